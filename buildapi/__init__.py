@@ -1,0 +1,1 @@
+"""The data API and message bus of build masters."""

@@ -1,0 +1,1 @@
+"""The database: tables, threads, the durable event log."""

@@ -1,0 +1,102 @@
+"""
+Every error that buildapi raises on purpose.
+
+    BuildAPIError                   what callers catch
+    ├── BadRequest            400   the caller can mend it
+    │   ├── BadQuery                an argument of a query
+    │   └── BadArgument             an argument of an update method
+    ├── Forbidden             403   the gate says no
+    ├── NotFound              404
+    │   ├── NoSuchPath              no pattern matches
+    │   └── NoSuchResource          the pattern matches, nothing is there
+    ├── Conflict              409   the state of things does not allow it
+    ├── NoSuchAction          501   the object has no such control method
+    ├── Unavailable           503   try again later
+    │   ├── QueueFull               too many writes are waiting
+    │   └── Stopping                the service is being stopped
+    ├── CannotOpen            503   the database can't be used as it is
+    └── BadSettings           500   a setting is wrong; raised at start only
+
+The text of each is one sentence for the person who gets it: what is wrong, and what would be right.
+"""
+
+
+class BuildAPIError(Exception):
+    """The root of all errors raised on purpose; ``status`` is the HTTP status it becomes."""
+
+    status = 500
+
+    @property
+    def sentence(self) -> str:
+        """The error in words."""
+        return str(self)
+
+
+class BadRequest(BuildAPIError):
+    """The caller asked for something that cannot be meant."""
+
+    status = 400
+
+
+class BadQuery(BadRequest):
+    """An argument of a query is wrong."""
+
+
+class BadArgument(BadRequest):
+    """An argument of an update method is wrong."""
+
+
+class Forbidden(BuildAPIError):
+    """The gate does not let this identity do that."""
+
+    status = 403
+
+
+class NotFound(BuildAPIError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class NoSuchPath(NotFound):
+    """No pattern of the API matches the path."""
+
+
+class NoSuchResource(NotFound):
+    """A pattern matches, but nothing is there."""
+
+
+class Conflict(BuildAPIError):
+    """The present state does not allow it."""
+
+    status = 409
+
+
+class NoSuchAction(BuildAPIError):
+    """The resource has no such control method."""
+
+    status = 501
+
+
+class Unavailable(BuildAPIError):
+    """The database is busy, lost or full; nothing was half-written."""
+
+    status = 503
+
+
+class QueueFull(Unavailable):
+    """More writes are waiting than the setting allows."""
+
+
+class Stopping(Unavailable):
+    """The service is being stopped and takes no more work."""
+
+
+class CannotOpen(BuildAPIError):
+    """The database cannot be used as it is."""
+
+    status = 503
+
+
+class BadSettings(BuildAPIError):
+    """A setting is unknown or has a value that cannot be used."""

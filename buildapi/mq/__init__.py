@@ -1,0 +1,1 @@
+"""The in-process message bus: topics, patterns, subscriptions."""

@@ -1,0 +1,1 @@
+"""The web: REST, JSON-RPC and WebSocket on one Klein app."""
