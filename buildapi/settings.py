@@ -1,0 +1,296 @@
+"""
+Every setting: its default, its limits, and what it is for.
+
+Where several places set one, the later of these counts: the default, the TOML file, the
+environment (``BUILDAPI_<SECTION>_<NAME>``; lists separated by commas), an option.
+
+    [database]                                         # a TOML file
+    url = "sqlite:////srv/ci/state.sqlite"
+
+    BUILDAPI_DATABASE_URL=sqlite:////srv/ci/state.sqlite
+    buildapi serve --db sqlite:////srv/ci/state.sqlite
+
+A master that embeds buildapi may also write ``Settings(database=Database(url=...))``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+
+import sqlalchemy as sa
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+
+from buildapi.errors import BadSettings
+
+T = TypeVar("T")
+
+PREFIX = "BUILDAPI_"
+
+
+def setting(default: T, doc: str, *, option: str | None = None) -> T:
+    """Declare a setting: its default, what it is for, and the option that sets it, if one does."""
+    return field(default=default, metadata={"doc": doc, "option": option})
+
+
+def _database_url(text: str) -> str:
+    try:
+        sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ValueError("it should be a URL, such as sqlite:////srv/ci/state.sqlite") from None
+    return text
+
+
+def _base_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("it should begin with http:// or https://")
+    return text if text.endswith("/") else f"{text}/"
+
+
+def _none_if_empty(value: object) -> object:
+    # Neither TOML nor the environment has a null.
+    return None if value == "" else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str | None, BeforeValidator(_none_if_empty)]
+URL = Annotated[str, AfterValidator(_base_url)]
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server listens, and who it is."""
+
+    listen: Text = setting(
+        "tcp:8010:interface=127.0.0.1",
+        "Where to listen, as a Twisted endpoint: tcp:8010:interface=127.0.0.1, unix:/run/buildapi. "
+        "Empty: nowhere.",
+        option="--listen",
+    )
+    base_url: Annotated[URL | None, BeforeValidator(_none_if_empty)] = setting(
+        None,
+        "The address people know this server by, where a proxy makes it another than they ask.",
+    )
+    master: Text = setting(
+        None,
+        "Name of the master that this process is, such as ci.example.org:/srv/ci.",
+        option="--master",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (),
+        "Origins of other sites whose pages may ask this server, with * as a wildcard: "
+        "https://*.example.org. Empty: none.",
+    )
+    access_log: bool = setting(False, "Log a line for every request.")
+    stop_deadline_s: Span = setting(
+        10.0, "Seconds that accepted work may still take when the server is stopped."
+    )
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the data is, and how it is read and written."""
+
+    url: Annotated[str, AfterValidator(_database_url)] = setting(
+        "sqlite:///buildapi.sqlite",
+        "SQLAlchemy URL of the database: four slashes begin an absolute path.",
+        option="--db",
+    )
+    read_only: bool = setting(
+        False,
+        "Change no byte of the database.",
+        option="--read-only",
+    )
+    inline_reads: bool = setting(
+        True, "Make small reads without a thread: quicker, if the disk is not a slow one."
+    )
+    reader_threads: Count = setting(2, "Threads that make all other reads.")
+    busy_timeout_s: Span = setting(
+        5.0, "Seconds to wait for a lock that another process holds on the database."
+    )
+    max_queued_writes: Count = setting(
+        10_000, "Writes that may wait; those who bring more are told to come later."
+    )
+    foreign_writer: bool = setting(
+        False,
+        "Another program, such as a Buildbot master, writes this database too: its changes are "
+        "read, and the event log, which cannot have them, is not offered.",
+    )
+
+
+@dataclass(frozen=True)
+class Events:
+    """How long the event log remembers."""
+
+    keep_days: Span = setting(7.0, "Days after which events are forgotten.")
+    keep_count: Count = setting(1_000_000, "Events that are kept at most.")
+    control_ttl_s: Span = setting(
+        60.0, "Seconds after which a message to a master, such as a stop, is too old to be obeyed."
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may cost."""
+
+    request_bytes: Count = setting(1_048_576, "Size of the largest request body that is read.")
+    frame_bytes: Count = setting(65_536, "Size of the largest WebSocket message that is read.")
+    subscription_messages: Count = setting(
+        10_000, "Messages that may wait for a client that reads slowly."
+    )
+    subscription_bytes: Count = setting(
+        8_388_608, "Bytes of messages that may wait for a client that reads slowly."
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, by section."""
+
+    server: Server = Server()
+    database: Database = Database()
+    events: Events = Events()
+    limits: Limits = Limits()
+    # Dotted name -> where the value comes from; what is not named here has its default.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+
+SECTIONS: Mapping[str, type] = {
+    f.name: type(f.default) for f in fields(Settings) if is_dataclass(f.default)
+}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """
+    One setting, as the sections above declare it.
+
+    type: what pydantic checks a value against.  option: the option of ``buildapi serve``, if any.
+    """
+
+    section: str
+    name: str
+    type: Any
+    default: object
+    doc: str
+    option: str | None
+
+    @property
+    def dotted(self) -> str:
+        """Section and name: ``database.url``."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The variable of the environment that sets it."""
+        return f"{PREFIX}{self.section}_{self.name}".upper()
+
+
+@cache
+def declarations() -> Mapping[str, Declaration]:
+    """Every setting by its dotted name, in order."""
+    found = [
+        Declaration(section, f.name, hints[f.name], f.default, **f.metadata)
+        for section, kind in SECTIONS.items()
+        for hints in [get_type_hints(kind, include_extras=True)]
+        for f in fields(kind)
+    ]
+    return {declaration.dotted: declaration for declaration in found}
+
+
+def load(
+    config: Path | None, environ: Mapping[str, str], options: Mapping[str, object]
+) -> Settings:
+    """
+    Return the settings that a file, the environment and options make together.
+
+    options: by dotted name; None where the option was not given.
+    Raises BadSettings: one sentence on the first thing that is wrong, and where it stands.
+    """
+    found = (*_from_file(config), *_from_environment(environ), *_from_options(options))
+    given = {one.dotted: one for one in found}
+    values: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    for one in given.values():
+        section, name = one.dotted.split(".", 1)
+        values[section][name] = one.checked()
+    return Settings(
+        **{section: kind(**values[section]) for section, kind in SECTIONS.items()},
+        origins={one.dotted: one.origin for one in given.values()},
+    )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value that somebody wrote.  loose: it is text, whatever the type of the setting."""
+
+    dotted: str
+    value: object
+    origin: str
+    loose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dotted in declarations():
+            return
+        near = difflib.get_close_matches(self.dotted, declarations(), 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise BadSettings(f"{self.origin} sets {self.dotted}, which is no setting{meant}")
+
+    def checked(self) -> object:
+        """Return the value as its setting's type, or raise BadSettings."""
+        kind = declarations()[self.dotted].type
+        value = _tuple(self.value) if get_origin(kind) is tuple else self.value
+        try:
+            return TypeAdapter(kind).validate_python(value, strict=not self.loose)
+        except ValidationError as error:
+            raise BadSettings(self._sentence(error)) from None
+
+    def _sentence(self, error: ValidationError) -> str:
+        message = error.errors(include_url=False)[0]["msg"]
+        should = message.removeprefix("Value error, ").replace("Input should", "it should")
+        # A database's URL may hold a password.
+        hidden = self.dotted == "database.url"
+        shown = "what it is" if hidden else json.dumps(self.value, default=str)
+        return f"{self.dotted} cannot be {shown} (from {self.origin}): {should}"
+
+
+def _tuple(value: object) -> object:
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _from_file(path: Path | None) -> Iterator[_Given]:
+    if path is None:
+        return
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadSettings(f"{path} is not a TOML file: {error}") from None
+    for section, values in content.items():
+        if section not in SECTIONS or not isinstance(values, dict):
+            raise BadSettings(f"{path}: {section} is no section; there are {', '.join(SECTIONS)}")
+        for name, value in values.items():
+            yield _Given(f"{section}.{name}", value, str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+    for variable, value in environ.items():
+        section, _, name = variable.removeprefix(PREFIX).lower().partition("_")
+        # Others begin with BUILDAPI_ too: Kubernetes makes BUILDAPI_PORT for a service "buildapi".
+        if variable.startswith(PREFIX) and section in SECTIONS:
+            yield _Given(f"{section}.{name}", value, variable, loose=True)
+
+
+def _from_options(options: Mapping[str, object]) -> Iterator[_Given]:
+    for dotted, value in options.items():
+        if value is not None:
+            yield _Given(dotted, value, f"option {declarations()[dotted].option}")
