@@ -1,0 +1,1 @@
+"""A small build master that embeds buildapi; ``python contrib/localmaster --help``."""
