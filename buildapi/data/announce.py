@@ -1,0 +1,111 @@
+"""
+From a change to its event: the object read back, its topic and slash keys, its scope.
+
+The body is the object exactly as a GET of it shows it, read in the transaction that changed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from buildapi.data.schema import Column, Narrowing, Resource, placeholders
+from buildapi.data.sql import RowMaker, row_maker
+from buildapi.db.connect import Reader
+from buildapi.db.eventlog import Draft
+from buildapi.db.tables import builders
+from buildapi.errors import NoSuchResource
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an object is read for its events: its fields, the words of its names, its scope."""
+
+    select: sa.Select[Any]
+    row: RowMaker
+    words: tuple[str, ...]
+    width: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """An object as its events tell of it."""
+
+    object: dict[str, Any]
+    words: dict[str, Any]
+    builderid: int | None
+    projectid: int | None
+
+
+@lru_cache(maxsize=256)
+def _reading(resource: type[Resource]) -> Reading:
+    fields = list(resource.fields.values())
+    templates = (resource.topic, *resource.slash_keys, *_own_keys(resource))
+    names = sorted({name for template in templates for name in placeholders(template)})
+    # One chain of joins serves all words: the longest, as each shorter one is a beginning of it.
+    source: sa.FromClause = resource.source
+    columns: list[Column] = []
+    for name in (*names, "builderid"):
+        found = resource.up(name)
+        if found is None:
+            columns.append(sa.null())
+            continue
+        if len(_tables(found[0])) > len(_tables(source)):
+            source = found[0]
+        columns.append(found[1])
+    scope = builders.alias("scope")
+    projectid = sa.select(scope.c.projectid).where(scope.c.id == columns[-1]).scalar_subquery()
+    select = (
+        sa.select(*(f.sql(Narrowing()) for f in fields), *columns, projectid)
+        .select_from(source)
+        .where(resource.id_column() == sa.bindparam("ident"))
+    )
+    return Reading(select, row_maker(fields, fragments=True), tuple(names), len(fields))
+
+
+def _own_keys(resource: type[Resource]) -> list[str]:
+    return [key for happening in resource.events.values() for key in happening.keys or ()]
+
+
+def _tables(source: sa.FromClause) -> list[Any]:
+    return list(sa.sql.visitors.iterate(source))
+
+
+def told(resource: type[Resource], reader: Reader, ident: int) -> Told:
+    """Read the object ``ident``; NoSuchResource if there is none."""
+    reading = _reading(resource)
+    row = reader.first(reading.select, {"ident": ident})
+    if row is None:
+        raise NoSuchResource(f"there is no {resource.__name__.lower()} {ident}")
+    words = dict(zip(reading.words, row[reading.width :], strict=False))
+    return Told(reading.row(row), words, row[-2], row[-1])
+
+
+def drafted(
+    resource: type[Resource], it: Told, event: str, extra: dict[str, Any] | None = None
+) -> Draft:
+    """Return the event of what was read; ``extra`` adds to or replaces parts of the body."""
+    happening = resource.events[event]
+    keys: tuple[str, ...] = ()
+    if happening.slash is not None:
+        beginnings = resource.slash_keys if happening.keys is None else happening.keys
+        last = happening.slash or event
+        keys = tuple(f"{key.format_map(it.words)}/{last}" for key in beginnings)
+    body = it.object if extra is None else {**it.object, **extra}
+    topic = f"{resource.topic.format_map(it.words)}.{event}"
+    return Draft(topic, keys, orjson.dumps(body), it.builderid, it.projectid)
+
+
+def announced(
+    resource: type[Resource],
+    reader: Reader,
+    ident: int,
+    event: str,
+    extra: dict[str, Any] | None = None,
+) -> Draft:
+    """Read the object back and return the event that tells of it."""
+    return drafted(resource, told(resource, reader, ident), event, extra)

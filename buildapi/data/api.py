@@ -1,0 +1,213 @@
+"""
+``DataAPI``: every way to read, control and change what a build master knows.
+
+In process and over the web the same functions answer: a path given as a tuple with keyword arguments
+means the same as the URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, execute
+
+from buildapi.data import fetch, plainrows
+from buildapi.data.builders import Builder
+from buildapi.data.buildrequests import BuildRequest
+from buildapi.data.builds import Build
+from buildapi.data.buildsets import Buildset
+from buildapi.data.changes import Change
+from buildapi.data.fetch import Ask, Context, Fetched, Plain, Portion, Totals, fetched
+from buildapi.data.forcefields import ForceScheduler
+from buildapi.data.forceschedulers import ForceSchedulers
+from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity, Restriction
+from buildapi.data.logchunks import LogChunk, RawLog, raw_log
+from buildapi.data.logs import Log
+from buildapi.data.masters import Master
+from buildapi.data.properties import Properties, Property
+from buildapi.data.query import Query, parse, parse_text, spelled
+from buildapi.data.router import Match, Router
+from buildapi.data.schedulers import Scheduler
+from buildapi.data.schema import Resource
+from buildapi.data.sourcestamps import SourceStamp
+from buildapi.data.sql import Plan, params_of, plan, shape_of
+from buildapi.data.steps import Step
+from buildapi.data.workers import Worker
+from buildapi.db.connect import Reader
+from buildapi.db.engine import Database, TooLarge
+from buildapi.errors import NoSuchPath, NoSuchResource
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+RESOURCES: tuple[type[Resource], ...] = (
+    Builder,
+    Build,
+    BuildRequest,
+    Worker,
+    LogChunk,
+    Buildset,
+    Change,
+    Master,
+    SourceStamp,
+    Scheduler,
+    ForceSchedulers,
+    Step,
+    Log,
+    Properties,
+    Property,
+)
+ROUTER = Router(RESOURCES)
+
+
+class Rows(list[Row]):
+    """A list of objects.  total: all matches, before the window.  seq: the position it was read at."""
+
+    total: int | None = None
+    seq: int | None = None
+
+
+def rows_of(ask: Ask) -> Callable[[Portion], list[Row]]:
+    """Return what makes raw rows into dictionaries of plain Python values."""
+    if ask.plan is None:
+        return list  # a type whose rows are no SELECT gives dictionaries
+    make = ask.plan.as_python
+    return lambda rows: [make(row) for row in rows]
+
+
+class DataAPI:
+    """Reads (``get``), and by ``updates`` and ``control`` changes, what is in one database."""
+
+    def __init__(
+        self, database: Database, gate: Gate, forceschedulers: Iterable[ForceScheduler] = ()
+    ) -> None:
+        self.database = database
+        self.gate = gate
+        self.forceschedulers = {scheduler.name: scheduler for scheduler in forceschedulers}
+        self.totals = Totals()
+        self._ask = lru_cache(maxsize=4096)(self._understood)
+
+    def get(
+        self,
+        path: str | Sequence[int | str],
+        *,
+        filters: Mapping[str, Any] | None = None,
+        fields: Iterable[str] | None = None,
+        order: str | Iterable[str] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        properties: Iterable[str] | None = None,
+        identity: Identity = MASTER,
+    ) -> Deferred[Any]:
+        """
+        Read an object, or a list of them.
+
+        path: ``("builds", 10, "steps")`` or ``"builds/10/steps"``; a text may carry a query, as in
+        a URL.  filters: ``{"complete": False, "number__gt": 3}``.  properties: names, or ``["*"]``.
+        Fires with a dictionary, or with ``Rows`` for a collection.
+        Fails with NoSuchPath, NoSuchResource, BadQuery or Unavailable.
+        """
+        return Deferred.fromCoroutine(
+            self._get(
+                path, spelled(filters, fields, order, limit, offset, properties), identity
+            )
+        )
+
+    async def _get(
+        self, path: str | Sequence[int | str], arguments: list[tuple[str, str]], identity: Identity
+    ) -> Any:
+        text = ""
+        if isinstance(path, str):
+            path, _, text = path.partition("?")
+        match = ROUTER.find(path)
+        if text:
+            ask = self.understood("/".join(path.split("/")), text, identity)
+        else:
+            query = parse(match.route.resource, arguments, single=match.route.kind == "one")
+            ask = self._asked(match, query, self.gate.restriction(identity))
+        answer = await self._anywhere(ask, rows_of(ask))
+        rows = Rows(row for part in answer.parts for row in part)
+        rows.total, rows.seq = answer.total, answer.seq
+        return rows[0] if ask.single else rows
+
+    def understood(self, path: str, query: str, identity: Identity = ANONYMOUS) -> Ask:
+        """
+        Return what a GET of ``path`` (below /api/v2, percent-encoded) asks for.
+
+        Raises NoSuchPath, BadQuery.
+        """
+        restriction = self.gate.restriction(identity)
+        if len(path) + len(query) > 500:  # noqa: PLR2004  remember what is repeated, not what is large
+            return self._understood(path, query, restriction)
+        return self._ask(path, query, restriction)
+
+    def _understood(self, path: str, text: str, restriction: Restriction | None) -> Ask:
+        match = ROUTER.match(path)
+        single = match.route.kind != "many"
+        return self._asked(match, parse_text(match.route.resource, text, single=single), restriction)
+
+    def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
+        route = match.route
+        single = route.kind != "many"
+        shape = shape_of(
+            route.resource, route.pattern, query, restriction, single=single, with_seq=self.logged
+        )
+        ready = None
+        if not issubclass(route.resource, Plain):
+            ready = plan(shape, self.database.connector.dialect)
+        return Ask(match, query, shape, ready, params_of(match.bound, query, restriction), restriction)
+
+    @property
+    def logged(self) -> bool:
+        """Whether the event log tells of every change."""
+        return self.database.identity is not None and not self.database.settings.foreign_writer
+
+    def fetch(
+        self, ask: Ask, make: Callable[[Portion], T]
+    ) -> Fetched[T] | Deferred[Fetched[T]]:
+        """
+        Read what is asked for: at once if it is small, else in the pool.
+
+        make: from a portion of raw rows to what is wanted of them; it runs where the rows are read.
+        Raises, or fails with, NoSuchResource and Unavailable.
+        """
+        try:
+            return self.database.inline(ask.shape, lambda reader: self._read(reader, ask, make, few=True))
+        except TooLarge:
+            return self.database.read(lambda reader: self._read(reader, ask, make, few=False))
+
+    async def _anywhere(self, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
+        answer = self.fetch(ask, make)
+        return await answer if isinstance(answer, Deferred) else answer
+
+    def _read(
+        self, reader: Reader, ask: Ask, make: Callable[[Portion], T], *, few: bool
+    ) -> Fetched[T]:
+        if ask.plan is None:
+            return self._plain(reader, ask, make, few=few)
+        totals = self.totals if self.logged and self.database.writer is not None else None
+        return fetched(reader, ask, make, totals, logged=self.logged, few=few)
+
+    def _plain(
+        self, reader: Reader, ask: Ask, make: Callable[[Portion], T], *, few: bool
+    ) -> Fetched[T]:
+        resource = ask.match.route.resource
+        assert issubclass(resource, Plain)  # noqa: S101  only those have no plan
+        if few and resource is LogChunk:
+            raise TooLarge
+        context = Context(ask.restriction, self.forceschedulers)
+        seq = fetch.newest(reader) if self.logged else None
+        rows = resource.objects(
+            reader, ask.match.route.pattern, ask.match.bound, ask.query, context
+        )
+        if ask.single:
+            return Fetched([make([plainrows.cut(rows[0], ask.query)])], None, seq)
+        found = plainrows.matching(rows, ask.query)
+        return Fetched([make(plainrows.window(found, ask.query))], len(found), seq)
+
+    def raw(self, ask: Ask) -> Deferred[RawLog]:
+        """Return what a raw path means; the lines are read with ``lines``."""
+        pattern, bound = ask.match.route.pattern, ask.match.bound
+        return self.database.read(lambda reader: raw_log(reader, pattern, bound, ask.restriction))

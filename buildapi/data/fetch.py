@@ -1,0 +1,190 @@
+"""
+From an understood request to rows, on the thread that reads.
+
+A page, its total and ``seq`` come from one snapshot. Rows come in portions, so that a long list neither fills
+the memory as Python objects nor keeps the interpreter lock from the reactor.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from buildapi.data.forcefields import ForceScheduler
+from buildapi.data.gate import Restriction
+from buildapi.data.query import EVERYTHING, Query
+from buildapi.data.router import Match
+from buildapi.data.schema import Resource
+from buildapi.data.sql import Plan, Row, Shape, params_of, plan, shape_of
+from buildapi.db.connect import Params, Reader
+from buildapi.db.engine import TooLarge
+from buildapi.db.eventlog import newest
+from buildapi.errors import NoSuchResource
+
+T = TypeVar("T")
+Portion = list[tuple[Any, ...]]
+PORTION = 200
+
+
+@dataclass(frozen=True)
+class Ask:
+    """
+    A request that has been understood: what to read, by which plan, with which values.
+
+    plan: None for a type whose rows are no SELECT.  restriction: what must not be seen.
+    """
+
+    match: Match
+    query: Query
+    shape: Shape
+    plan: Plan | None
+    params: Params
+    restriction: Restriction | None
+
+    @property
+    def single(self) -> bool:
+        """Whether one object is asked for, not a list."""
+        return self.shape.single
+
+
+@dataclass(frozen=True)
+class Fetched(Generic[T]):
+    """What was read: portions made into whatever was wanted, all matches, the position of it."""
+
+    parts: list[T]
+    total: int | None
+    seq: int | None
+
+
+class Totals:
+    """
+    How many rows match, remembered as long as nothing that matters has changed.
+
+    A number counted at position E is right at position S if no table it depends on was changed
+    after E, which is known only for positions that have been published.
+    """
+
+    def __init__(self, most: int = 2000) -> None:
+        self.published = 0
+        self._changed: dict[str, int] = {}
+        self._known: OrderedDict[Any, tuple[int, int]] = OrderedDict()
+        self._most = most
+
+    def changed(self, tables: Iterable[str], seq: int) -> None:
+        """Take note that the batch up to ``seq`` changed these tables."""
+        self.published = seq
+        for table in tables:
+            self._changed[table] = seq
+
+    def get(self, key: Any, tables: Iterable[str], seq: int) -> int | None:
+        """Return the number for a snapshot at ``seq``, if it is known."""
+        known = self._known.get(key)
+        if known is None or seq > self.published:
+            return None
+        counted_at, total = known
+        unchanged = all(self._changed.get(table, 0) <= min(counted_at, seq) for table in tables)
+        return total if unchanged else None
+
+    def put(self, key: Any, seq: int, total: int) -> None:
+        """Remember a number that was counted in a snapshot at ``seq``."""
+        self._known[key] = (seq, total)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+
+def fetched(
+    reader: Reader,
+    ask: Ask,
+    make: Callable[[Portion], T],
+    totals: Totals | None,
+    *,
+    logged: bool,
+    few: bool,
+) -> Fetched[T]:
+    """
+    Read what is asked for; NoSuchResource if a single object is not there.
+
+    make: from a portion of raw rows to what is wanted of them.  totals: None if the event log can't
+    tell what changed.  logged: whether there is a position to read.  few: raise TooLarge rather
+    than read more than a portion.
+    """
+    assert ask.plan is not None  # noqa: S101  the caller looked
+    if ask.single:
+        return _one(reader, ask.plan, ask, make)
+    with reader.snapshot():
+        seq = newest(reader) if logged else None
+        cursor = reader.connection.execute(ask.plan.page.sql, ask.plan.page.bound(ask.params))
+        parts, count = [], 0
+        while rows := cursor.fetchmany(PORTION):
+            if few and count:
+                cursor.close()
+                raise TooLarge
+            parts.append(make(rows))
+            count += len(rows)
+        return Fetched(parts, _total(reader, ask.plan, ask, count, seq, totals), seq)
+
+
+def _one(reader: Reader, plan: Plan, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
+    page = plan.page
+    rows = reader.connection.execute(page.sql, page.bound(ask.params)).fetchall()
+    if not rows:
+        raise NoSuchResource(f"not found while getting from endpoint for {ask.shape.pattern}")
+    return Fetched([make(rows[:1])], None, rows[0][-1] if plan.has_seq else None)
+
+
+def _total(  # what a total depends on
+    reader: Reader, plan: Plan, ask: Ask, count: int, seq: int | None, totals: Totals | None
+) -> int:
+    query = ask.query
+    complete = query.limit is None or count < query.limit
+    if complete and (count > 0 or query.offset == 0):
+        return query.offset + count
+    key = (plan.count.sql, tuple(i for i in ask.params.items() if i[0] not in ("limit", "offset")))
+    known = totals.get(key, plan.tables, seq) if totals is not None and seq is not None else None
+    if known is not None:
+        return known
+    counting = plan.count
+    (total,) = reader.connection.execute(counting.sql, counting.bound(ask.params)).fetchone()
+    if totals is not None and seq is not None:
+        totals.put(key, seq, total)
+    return int(total)
+
+
+def find(
+    reader: Reader,
+    resource: type[Resource],
+    pattern: str,
+    bound: Params,
+    restriction: Restriction | None,
+) -> Row:
+    """Read the one object that a path of this pattern means; NoSuchResource if there is none."""
+    shape = shape_of(
+        resource, pattern, EVERYTHING, restriction, single=True, with_seq=False
+    )
+    ready = plan(shape, reader.dialect)
+    params = params_of(bound, EVERYTHING, restriction)
+    row = reader.connection.execute(ready.page.sql, ready.page.bound(params)).fetchone()
+    if row is None:
+        raise NoSuchResource(f"not found while getting from endpoint for {pattern}")
+    return ready.as_python(row)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What rows may depend on besides the database: rights, and what the master is configured with."""
+
+    restriction: Restriction | None
+    forceschedulers: Mapping[str, ForceScheduler]
+
+
+class Plain(Resource):
+    """A resource type whose rows are not a SELECT."""
+
+    @classmethod
+    def objects(
+        cls, reader: Reader, pattern: str, bound: Params, query: Query, context: Context
+    ) -> list[Row]:
+        """Return the objects a path means, before filters; a single one must be there."""
+        raise NoSuchResource(pattern)

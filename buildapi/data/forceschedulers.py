@@ -1,0 +1,56 @@
+"""Force schedulers: forms by which people ask for builds. They come from the configuration."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from buildapi.data.builders import Builder
+from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.forcefields import as_row
+from buildapi.data.query import Query
+from buildapi.data.schema import field
+from buildapi.data.values import Identifier, Json
+from buildapi.db.connect import Params, Reader
+from buildapi.errors import NoSuchResource
+
+
+class ForceSchedulers(Plain):
+    """A form by which people ask for builds."""
+
+    plural = "forceschedulers"
+    one = ("forceschedulers/i:schedulername",)
+    many = ("forceschedulers", "builders/:builderid/forceschedulers")
+    actions = {
+        "force": "Ask for builds.  Parameters: builderid, owner, reason and the form's fields.  "
+        "Result: [bsid, {builderid: buildrequestid}]."
+    }
+
+    name: Identifier = field(sa.null(), "Its name, unique.")
+    button_name: str = field(sa.null(), "What stands on its button.")
+    label: str = field(sa.null(), "What stands above the form.")
+    builder_names: list[str] = field(sa.null(), "The builders it can ask to build.")
+    enabled: bool = field(sa.null(), "Whether it can be used.")
+    all_fields: list[Json] = field(sa.null(), "The fields of the form, nested.")
+
+    @classmethod
+    def objects(
+        cls,
+        reader: Reader,
+        pattern: str,
+        bound: Params,
+        query: Query,  # noqa: ARG003  filters and window are applied to what is returned
+        context: Context,
+    ) -> list[Row]:
+        """Return those configured: one by name, all, or those that can force a builder."""
+        known = context.forceschedulers
+        if "schedulername" in bound:
+            if bound["schedulername"] not in known:
+                raise NoSuchResource(f"there is no force scheduler {bound['schedulername']}")
+            return [as_row(known[bound["schedulername"]])]
+        if "builderid" not in bound:
+            return [as_row(scheduler) for scheduler in known.values()]
+        try:
+            builder = find(reader, Builder, pattern, bound, context.restriction)["name"]
+        except NoSuchResource:
+            return []
+        return [as_row(s) for s in known.values() if builder in s.builder_names]

@@ -1,0 +1,159 @@
+"""Log contents: by lines as JSON, or raw as a download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.gate import Restriction
+from buildapi.data.logs import Log
+from buildapi.data.query import Query
+from buildapi.data.schema import field
+from buildapi.db.chunks import Chunk, lines
+from buildapi.db.connect import Params, Reader
+from buildapi.db.tables import builders, builds, logchunks, logs, steps, workers
+from buildapi.errors import NoSuchResource
+
+# How much of a log one read takes: long enough to be quick, short enough to hold no snapshot long.
+CHUNKS_PER_READ = 16
+
+_OVERLAPPING = (
+    sa.select(
+        logchunks.c.first_line, logchunks.c.last_line, logchunks.c.content, logchunks.c.compressed
+    )
+    .where(
+        logchunks.c.logid == sa.bindparam("logid"),
+        logchunks.c.last_line >= sa.bindparam("first"),
+        logchunks.c.first_line <= sa.bindparam("last"),
+    )
+    .order_by(logchunks.c.first_line)
+    .limit(sa.bindparam("most"))
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some whole lines: from ``first`` up to, but without, ``next``."""
+
+    first: int
+    next: int
+    text: bytes
+
+
+def part(reader: Reader, logid: int, first: int, end: int) -> Part:
+    """Read whole lines from ``first`` on, before ``end``: as many as one short read gives."""
+    bounds = {"logid": logid, "first": first, "last": end - 1, "most": CHUNKS_PER_READ}
+    found = [Chunk(*row) for row in reader.rows(_OVERLAPPING, bounds)] if first < end else []
+    if not found:
+        return Part(first, first, b"")
+    reached = min(found[-1].last_line + 1, end)
+    return Part(first, reached, lines(found, first, reached - 1))
+
+
+def parts(reader: Reader, logid: int, first: int, end: int) -> Iterator[Part]:
+    """Read all lines from ``first`` on, before ``end``."""
+    while (found := part(reader, logid, first, end)).next > first:
+        yield found
+        first = found.next
+
+
+_NAMES = (
+    sa.select(builders.c.name, builds.c.number, steps.c.name, workers.c.name)
+    .select_from(
+        logs.join(steps, steps.c.id == logs.c.stepid)
+        .join(builds, builds.c.id == steps.c.buildid)
+        .join(builders, builders.c.id == builds.c.builderid)
+        .outerjoin(workers, workers.c.id == builds.c.workerid)
+    )
+    .where(logs.c.id == sa.bindparam("logid"))
+)
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """What a raw download is made of, besides the lines."""
+
+    logid: int
+    num_lines: int
+    type: str
+    filename: str
+    heading: bytes
+
+    @property
+    def content_type(self) -> bytes:
+        """Return the type of the download; only logs of type h are HTML."""
+        return b"text/html; charset=utf-8" if self.type == "h" else b"text/plain; charset=utf-8"
+
+    def shown(self, text: bytes) -> bytes:
+        """Return lines as a download has them: without the stream character of type s."""
+        if self.type != "s" or not text:
+            return text
+        return b"\n".join([line[1:] for line in text.split(b"\n")])
+
+
+def raw_log(
+    reader: Reader, pattern: str, bound: Params, restriction: Restriction | None
+) -> RawLog:
+    """Read what a raw path means; NoSuchResource if there is no such log."""
+    log = find(reader, Log, pattern, bound, restriction)
+    names = reader.first(_NAMES, {"logid": log["logid"]})
+    if names is None:
+        raise NoSuchResource(f"log {log['logid']} belongs to no build")
+    builder, number, step, worker = names
+    heading = f"Builder: {builder}\nBuild number: {number}\nWorker name: {worker}\n"
+    return RawLog(
+        log["logid"],
+        log["num_lines"],
+        log["type"],
+        f"{builder}_build_{number}_step_{step}_log_{log['slug']}",
+        heading.encode() if log["type"] == "s" else b"",
+    )
+
+
+class LogChunk(Plain):
+    """Lines of a log."""
+
+    plural = "logchunks"
+    parent = Log
+    one = (
+        "logs/n:logid/contents",
+        "steps/n:stepid/logs/i:log_slug/contents",
+        "builds/n:buildid/steps/n:step_number/logs/i:log_slug/contents",
+        "builds/n:buildid/steps/i:step_name/logs/i:log_slug/contents",
+        "builders/n:builderid/builds/n:build_number/steps/n:step_number/logs/i:log_slug/contents",
+        "builders/n:builderid/builds/n:build_number/steps/i:step_name/logs/i:log_slug/contents",
+        "logchunks",
+    )
+    raw = (
+        "logs/n:logid/raw",
+        "steps/n:stepid/logs/i:log_slug/raw",
+        "builds/n:buildid/steps/n:step_number/logs/i:log_slug/raw",
+        "builds/n:buildid/steps/i:step_name/logs/i:log_slug/raw",
+        "builders/n:builderid/builds/n:build_number/steps/n:step_number/logs/i:log_slug/raw",
+        "builders/n:builderid/builds/n:build_number/steps/i:step_name/logs/i:log_slug/raw",
+    )
+    raw_inline = tuple(f"{pattern}_inline" for pattern in raw)
+
+    logid: int = field(sa.null(), "The log they belong to.")
+    firstline: int = field(sa.null(), "The number of the first of them, from 0.")
+    content: str = field(sa.null(), "The lines, each with its newline.")
+
+    @classmethod
+    def objects(
+        cls, reader: Reader, pattern: str, bound: Params, query: Query, context: Context
+    ) -> list[Row]:
+        """Return the lines that are asked for; NoSuchResource without a log, or past its end."""
+        if pattern == "logchunks":
+            raise NoSuchResource("not found: name a log, as in logs/1/contents")
+        log: dict[str, Any] = find(reader, Log, pattern, bound, context.restriction)
+        first, total = query.offset, log["num_lines"]
+        if query.limit is None and first >= max(total, 1):
+            raise NoSuchResource(f"the log has {total} lines; there is none from {first} on")
+        end = total if query.limit is None else min(total, first + query.limit)
+        text = b"".join(one.text for one in parts(reader, log["logid"], first, end))
+        content = text.decode("utf-8", "replace")
+        return [{"logid": log["logid"], "firstline": first, "content": content}]

@@ -1,0 +1,130 @@
+"""Properties: named values of builds, build sets and changes, each with its source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from buildapi.data.builds import Build
+from buildapi.data.buildsets import Buildset
+from buildapi.data.changes import Change
+from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.query import Query
+from buildapi.data.schema import Resource, field
+from buildapi.data.values import Json
+from buildapi.db.connect import Params, Reader
+from buildapi.db.tables import build_properties, buildset_properties, change_properties
+from buildapi.errors import NoSuchResource
+
+# Stored sets of properties: a name, the JSON text of the value, the source.
+Stored = list[tuple[str, str, str]]
+
+_OF_BUILD = sa.select(
+    build_properties.c.name, build_properties.c.value, build_properties.c.source
+).where(build_properties.c.buildid == sa.bindparam("ident"))
+_OF_BUILDSET = sa.select(
+    buildset_properties.c.property_name, buildset_properties.c.property_value
+).where(buildset_properties.c.buildsetid == sa.bindparam("ident"))
+_OF_CHANGE = sa.select(
+    change_properties.c.property_name, change_properties.c.property_value
+).where(change_properties.c.changeid == sa.bindparam("ident"))
+
+
+def of_build(reader: Reader, buildid: int) -> Stored:
+    """Read the properties of a build, as first stored."""
+    return [(name, text, source) for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})]
+
+
+def of_buildset(reader: Reader, bsid: int) -> Stored:
+    """Read the properties of a build set."""
+    return _unpaired(reader.rows(_OF_BUILDSET, {"ident": bsid}))
+
+
+def of_change(reader: Reader, changeid: int) -> Stored:
+    """Read the properties of a change."""
+    return _unpaired(reader.rows(_OF_CHANGE, {"ident": changeid}))
+
+
+def _unpaired(rows: list[tuple[Any, ...]]) -> Stored:
+    found = []
+    for name, text in rows:
+        value, source = json.loads(text)
+        found.append((name, json.dumps(value), source))
+    return found
+
+
+def _no_constant(_: str) -> None:
+    """NaN and Infinity are no JSON: they are shown as null."""
+
+
+def _read(reader: Reader, pattern: str, bound: Params, context: Context) -> Stored:
+    owners: list[tuple[str, type[Resource], Any]] = [
+        ("buildsets/", Buildset, of_buildset),
+        ("changes/", Change, of_change),
+        ("", Build, of_build),
+    ]
+    for start, owner, read in owners:
+        if pattern.startswith(start):
+            ident = find(reader, owner, pattern, bound, context.restriction)[owner.ident]
+            found: Stored = read(reader, ident)
+            return found
+    raise NoSuchResource(pattern)
+
+
+class Properties(Plain):
+    """All properties of one build or build set, as one object: {name: [value, source]}."""
+
+    plural = "properties"
+    one = (
+        "builds/n:buildid/properties",
+        "builders/n:builderid/builds/n:build_number/properties",
+        "buildsets/n:bsid/properties",
+    )
+
+    @classmethod
+    def objects(
+        cls,
+        reader: Reader,
+        pattern: str,
+        bound: Params,
+        query: Query,  # noqa: ARG003  the one object has no window
+        context: Context,
+    ) -> list[Row]:
+        """Return the one object; NoSuchResource without its owner."""
+        stored = _read(reader, pattern, bound, context)
+        return [
+            {n: [json.loads(text, parse_constant=_no_constant), source] for n, text, source in stored}
+        ]
+
+
+class Property(Plain):
+    """One property of a build, build set or change."""
+
+    plural = "_properties"
+    many = (
+        "builds/n:buildid/property_list",
+        "buildsets/n:bsid/properties_list",
+        "changes/n:changeid/properties_list",
+    )
+
+    name: str = field(sa.null(), "Its name.")
+    source: str = field(sa.null(), "Who set it.")
+    value: Json = field(sa.null(), "Its value, as JSON text.")
+
+    @classmethod
+    def objects(
+        cls,
+        reader: Reader,
+        pattern: str,
+        bound: Params,
+        query: Query,  # noqa: ARG003  filters and window are applied to what is returned
+        context: Context,
+    ) -> list[Row]:
+        """Return the properties; an empty list below a missing owner."""
+        try:
+            stored = _read(reader, pattern, bound, context)
+        except NoSuchResource:
+            return []
+        return [{"name": n, "source": source, "value": text} for n, text, source in stored]

@@ -1,0 +1,296 @@
+"""
+The language in which resource types are declared.
+
+Everything about a resource type stands in one class body: its fields with their SQL, its paths, the
+names of its events. REST, filters and order in SQL, topics and reference pages are derived from it.
+
+    class Step(Resource):
+        plural, table, parent = "steps", steps, Build
+        parent_on = steps.c.buildid == builds.c.id
+        keys = {"stepid": steps.c.id, "step_number": steps.c.number, "buildid": steps.c.buildid}
+        one = ("steps/n:stepid", "builds/n:buildid/steps/n:step_number")
+        many = ("builds/n:buildid/steps",)
+        topic = "build.{buildid}.step.{number}"
+        slash_keys = ("builds/{buildid}/steps/{stepid}", "steps/{stepid}")
+        events = {"new": happens("The step exists; it has not started.")}
+
+        stepid: int = field(steps.c.id, "Unique id of this step.")
+
+A path key that is not the resource's own is its parent's, and so on up: the joins follow from that.
+"""
+
+from __future__ import annotations
+
+import string
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from buildapi.data.values import ValueType, value_type
+from buildapi.db.eventlog import Draft
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """
+    What of a request changes the SQL of a field.
+
+    pattern: that of the path.  properties: how many properties are asked for by name, or -1 for
+    all of them.
+    """
+
+    pattern: str = ""
+    properties: int = 0
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return the names of the keys that the path binds."""
+        return key_names(self.pattern)
+
+
+def key_names(pattern: str) -> frozenset[str]:
+    """Return the names of the keys of a path pattern."""
+    return frozenset(e.partition(":")[2] for e in pattern.split("/") if ":" in e)
+
+
+Column = sa.ColumnElement[Any]
+Expression = Column | Callable[[Narrowing], Column]
+Condition = sa.ColumnElement[bool]
+Key = Column | Callable[[Column], Condition]
+
+
+@dataclass(frozen=True)
+class Field:
+    """
+    One field of a resource type.
+
+    has: for lists that can be filtered by element, the condition that a value is one of them.
+    """
+
+    name: str
+    type: ValueType
+    doc: str
+    expression: Expression
+    has: Callable[[Column], Condition] | None = None
+
+    def sql(self, narrowing: Narrowing) -> Column:
+        """Return the SQL expression of the field for this kind of request."""
+        if isinstance(self.expression, sa.ColumnElement):
+            return self.expression
+        return self.expression(narrowing)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A list field: ``element`` of every row of ``source`` that belongs to the object."""
+
+    element: Column
+    source: sa.FromClause
+    where: Condition
+
+    def has(self, value: Column) -> Condition:
+        """Return the condition that ``value`` is one of the elements."""
+        return value.in_(sa.select(self.element).select_from(self.source).where(self.where))
+
+    @property
+    def array(self) -> Column:
+        """Return the elements as one JSON array."""
+        return json_array(self.element, self.source, self.where)
+
+
+def field(
+    expression: Expression | Listed, doc: str, has: Callable[[Column], Condition] | None = None
+) -> Any:
+    """Declare a field: the SQL expression that gives it, and what it is."""
+    if isinstance(expression, Listed):
+        return Field("", _UNKNOWN, doc, expression.array, expression.has)
+    return Field("", _UNKNOWN, doc, expression, has)
+
+
+_UNKNOWN = ValueType("object")
+
+
+@dataclass(frozen=True)
+class Happening:
+    """
+    One kind of event.
+
+    slash: the last word of its slash keys; None where Buildbot sends nothing.
+    keys: the slash keys' beginnings, if they are not all of the resource's.
+    """
+
+    doc: str
+    slash: str | None
+    keys: tuple[str, ...] | None = None
+
+
+def happens(
+    doc: str, slash: str | None = "", keys: tuple[str, ...] | None = None
+) -> Happening:
+    """Declare an event; ``slash`` defaults to the same word as in the topic, None means no slash key."""
+    return Happening(doc, slash, keys)
+
+
+class Resource:
+    """
+    A resource type; see the module's text.
+
+    ident: the field with the integer id by which ties are broken and events are read back.
+    source: the FROM clause, if it is more than ``table``.  keys: what the names in paths mean.
+    special: whole paths whose keys mean something else; there a key is ``bindparam(name)``.
+    """
+
+    plural: ClassVar[str]
+    table: ClassVar[sa.Table]
+    source: ClassVar[sa.FromClause]
+    parent: ClassVar[type[Resource] | None] = None
+    parent_on: ClassVar[Condition]
+    ident: ClassVar[str]
+    keys: ClassVar[Mapping[str, Key]] = {}
+    special: ClassVar[Mapping[str, Condition]] = {}
+    one: ClassVar[tuple[str, ...]] = ()
+    many: ClassVar[tuple[str, ...]] = ()
+    raw: ClassVar[tuple[str, ...]] = ()
+    raw_inline: ClassVar[tuple[str, ...]] = ()
+    topic: ClassVar[str] = ""
+    slash_keys: ClassVar[tuple[str, ...]] = ()
+    events: ClassVar[Mapping[str, Happening]] = {}
+    actions: ClassVar[Mapping[str, str]] = {}
+    fields: ClassVar[dict[str, Field]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Collect the declared fields, in order."""
+        declared = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
+        hints = typing.get_type_hints(cls, include_extras=True) if declared else {}
+        cls.fields = {
+            name: Field(name, value_type(hints[name]), found.doc, found.expression, found.has)
+            for name, found in declared.items()
+        }
+        if "source" not in vars(cls) and "table" in vars(cls):
+            cls.source = cls.table
+        if cls.fields and "ident" not in vars(cls):
+            cls.ident = next(iter(cls.fields))
+
+    @classmethod
+    def line(cls) -> Iterator[type[Resource]]:
+        """Yield this type, its parent, its parent's parent, …"""
+        current: type[Resource] | None = cls
+        while current is not None:
+            yield current
+            current = current.parent
+
+    @classmethod
+    def located(cls, pattern: str) -> tuple[sa.FromClause, list[Condition]]:
+        """
+        Return what to select from, and which rows a path of this pattern means.
+
+        The value of each key is a bound parameter of the key's name.
+        """
+        if pattern in cls.special:
+            return cls.source, [cls.special[pattern]]
+        source, found, left = cls.source, [], set(key_names(pattern))
+        for level in cls.line():
+            for name in sorted(left & level.keys.keys()):
+                found.append(_matches(level.keys[name], sa.bindparam(name)))
+                left.discard(name)
+            if not left:
+                return source, found
+            if level.parent is not None:
+                source = source.join(level.parent.table, level.parent_on)
+        raise TypeError(f"{cls.__name__} has no path key {sorted(left)}")
+
+    @classmethod
+    def up(cls, name: str) -> tuple[sa.FromClause, Column] | None:
+        """Return the field ``name`` of this type or of the nearest ancestor, and the joins to it."""
+        source = cls.source
+        for level in cls.line():
+            if name in level.fields:
+                return source, level.fields[name].sql(Narrowing())
+            if level.parent is not None:
+                source = source.join(level.parent.table, level.parent_on)
+        return None
+
+    @classmethod
+    def id_column(cls) -> Column:
+        """Return the SQL of the integer id."""
+        return cls.fields[cls.ident].sql(Narrowing())
+
+    @classmethod
+    def announce(
+        cls, tx: Any, ident: int, event: str, extra: dict[str, Any] | None = None
+    ) -> Draft:
+        """Read the object back inside ``tx`` and return the event that tells of it."""
+        from buildapi.data.announce import announced  # noqa: PLC0415  it is built on this module
+
+        return announced(cls, tx, ident, event, extra)
+
+
+def _matches(key: Key, value: Column) -> Condition:
+    return key == value if isinstance(key, sa.ColumnElement) else key(value)
+
+
+def placeholders(template: str) -> list[str]:
+    """Return the names that stand in braces in a topic or slash key."""
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+
+
+# JSON made by the database.
+
+
+def json_array(element: Column, source: sa.FromClause, where: Condition) -> Column:
+    """Return a sub-select that gives ``element`` of all matching rows as a JSON array."""
+    return sa.select(sa.func.json_group_array(element)).select_from(source).where(where).scalar_subquery()
+
+
+def json_object(resource: type[Resource]) -> Column:
+    """Return the whole object of ``resource`` as a JSON object, from a row that is selected from."""
+    parts: list[Any] = []
+    for name, declared in resource.fields.items():
+        parts += [sa.literal_column(f"'{name}'"), as_json(declared)]
+    return sa.func.json_object(*parts)
+
+
+def as_json(declared: Field) -> Column:
+    """Return a field's SQL such that a JSON function takes it for what it is."""
+    value = declared.sql(Narrowing())
+    if declared.type.json_text:
+        return sa.func.json(value)
+    if declared.type.kind == "boolean":
+        words = [(truth(value), "true")] + ([(value.is_(None), "null")] * declared.type.nullable)
+        return sa.func.json(sa.case(*words, else_="false"))
+    return value
+
+
+def truth(value: Column) -> Condition:
+    """Return a condition from a boolean field's SQL, be it a condition or a 0/1 column."""
+    if isinstance(value.type, sa.Boolean):
+        return value
+    return value == sa.literal_column("1")
+
+
+def embedded(
+    resource: type[Resource], where: Condition, source: sa.FromClause | None = None
+) -> Column:
+    """Return the one object of ``resource`` for which ``where`` holds, as JSON, or null."""
+    taken = resource.source if source is None else source
+    return sa.select(json_object(resource)).select_from(taken).where(where).scalar_subquery()
+
+
+def embedded_list(resource: type[Resource], source: sa.FromClause, where: Condition) -> Column:
+    """Return all objects of ``resource`` for which ``where`` holds, as a JSON array."""
+    return json_array(sa.func.json(json_object(resource)), source, where)
+
+
+def json_map(name: Column, text: Column, source: sa.FromClause, where: Condition) -> Column:
+    """
+    Return stored JSON texts as one JSON object: ``{name: text, …}``.
+
+    The texts are joined, not parsed: one stored NaN would make a JSON function fail the whole query.
+    """
+    pair = sa.func.json_quote(name).concat(":").concat(text)
+    joined = sa.func.coalesce(sa.func.group_concat(pair, ","), "")
+    whole = sa.literal_column("'{'").concat(joined).concat("}")
+    return sa.select(whole).select_from(source).where(where).scalar_subquery()

@@ -1,0 +1,115 @@
+"""
+The types of fields: from the text of a URL to a value, and what may be asked of them.
+
+A field is annotated with one of these: ``int``, ``str``, ``bool``, ``Time``, ``Identifier``, ``Json``,
+``Binary``, ``SourcedProperties``, ``list[...]`` of them, another resource type, and ``| None`` for
+those that may be null.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains", "in", "notin"]
+OPERATORS: tuple[Operator, ...] = typing.get_args(Operator)
+ORDERING = ("lt", "le", "gt", "ge")
+
+LARGEST = 2**63 - 1
+SMALLEST = -(2**63)
+
+_TRUE = frozenset(("on", "true", "yes", "1"))
+_FALSE = frozenset(("off", "false", "no", "0"))
+
+Kind = Literal[
+    "integer", "datetime", "string", "identifier", "boolean", "binary", "object", "sourced", "list"
+]
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """
+    The type of a field.
+
+    kind: its name in the contract.  of: what a list is a list of.  resource: the resource type
+    whose whole object this is.
+    """
+
+    kind: Kind
+    nullable: bool = False
+    of: ValueType | None = None
+    resource: Any = None
+
+    @property
+    def json_text(self) -> bool:
+        """Whether the database gives it as JSON text."""
+        return self.kind in ("list", "object", "sourced")
+
+    @property
+    def orderable(self) -> bool:
+        """Whether lists can be ordered by it, and values compared."""
+        return not self.json_text
+
+    def allows(self, operator: Operator) -> bool:
+        """Say whether ``operator`` means something on this type."""
+        if operator == "contains":
+            if self.kind == "list":
+                return self.of is not None and self.of.orderable
+            return self.kind in ("string", "identifier", "binary")
+        return self.orderable
+
+    def parse(self, text: str) -> int | str | bool:
+        """Return the value that ``text`` stands for; for a list, that of one element."""
+        if self.of is not None:
+            return self.of.parse(text)
+        if self.kind in ("integer", "datetime"):
+            return integer(text)
+        if self.kind == "boolean":
+            return boolean(text)
+        return text
+
+
+def integer(text: str) -> int:
+    """Parse a decimal integer (blanks around it, a sign and ``1_0`` are accepted) or raise ValueError."""
+    return int(text.encode("ascii"))
+
+
+def boolean(text: str) -> bool:
+    """Parse on/true/yes/1 or off/false/no/0, whatever the case, or raise ValueError."""
+    lowered = text.lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+Time = Annotated[int, ValueType("datetime")]
+Identifier = Annotated[str, ValueType("identifier")]
+Json = Annotated[Any, ValueType("object")]
+Binary = Annotated[None, ValueType("binary")]
+SourcedProperties = Annotated[Mapping[str, Any], ValueType("sourced")]
+
+_PLAIN: dict[Any, Kind] = {int: "integer", str: "string", bool: "boolean"}
+
+
+def value_type(annotation: Any) -> ValueType:
+    """Return the type that a field's annotation means."""
+    for marker in getattr(annotation, "__metadata__", ()):
+        if isinstance(marker, ValueType):
+            return marker
+    if annotation in _PLAIN:
+        return ValueType(_PLAIN[annotation])
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = (a for a in arguments if a is not type(None))
+        found = value_type(inner)
+        return ValueType(found.kind, nullable=True, of=found.of, resource=found.resource)
+    if origin is list:
+        return ValueType("list", of=value_type(arguments[0]))
+    if isinstance(annotation, type):
+        return ValueType("object", resource=annotation)
+    raise TypeError(f"a field cannot be of type {annotation!r}")

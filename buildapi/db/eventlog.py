@@ -1,0 +1,103 @@
+"""
+The durable, totally ordered event log.
+
+Events are rows of ``buildapi_events``, written in the transaction of the change that caused them. ``seq`` counts
+from 1 without gaps; the counters (``seq`` and the number of the last committed batch) are the one
+row of ``buildapi_log``, which also carries the identity of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import sqlalchemy as sa
+
+from buildapi.db.tables import buildapi_events, buildapi_log
+from buildapi.mq.event import Event
+
+if TYPE_CHECKING:
+    from buildapi.db.engine import Reader
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event before its commit: all but its position and time."""
+
+    topic: str
+    keys: tuple[str, ...]
+    body: bytes
+    builderid: int | None = None
+    projectid: int | None = None
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The one row of the log: who it is, its newest position, its last committed batch."""
+
+    uuid: str
+    seq: int
+    batch: int
+
+
+COLUMNS = ("seq", "at", "topic", "keys", "body", "builderid", "projectid")
+
+
+def numbered(drafts: Sequence[Draft], after: int, at: float) -> list[Event]:
+    """Give ``drafts`` the positions that follow ``after``."""
+    return [
+        Event(seq, draft.topic, at, draft.keys, draft.body, draft.builderid, draft.projectid)
+        for seq, draft in enumerate(drafts, after + 1)
+    ]
+
+
+def rows(events: Iterable[Event]) -> list[tuple[Any, ...]]:
+    """Return the events as rows of ``buildapi_events``, in the order of ``COLUMNS``."""
+    return [
+        (
+            event.seq,
+            event.at,
+            event.topic,
+            orjson.dumps(event.keys).decode(),
+            event.body.decode(),
+            event.builderid,
+            event.projectid,
+        )
+        for event in events
+    ]
+
+
+def event(row: Sequence[Any]) -> Event:
+    """Return a stored row as the event it was."""
+    seq, at, topic, keys, body, builderid, projectid = row
+    return Event(seq, topic, at, tuple(orjson.loads(keys)), body.encode(), builderid, projectid)
+
+
+_AFTER = (
+    sa.select(*(buildapi_events.c[name] for name in COLUMNS))
+    .where(buildapi_events.c.seq > sa.bindparam("after"))
+    .order_by(buildapi_events.c.seq)
+    .limit(sa.bindparam("most"))
+)
+_COUNTERS = sa.select(buildapi_log.c.uuid, buildapi_log.c.seq, buildapi_log.c.batch)
+
+
+def stored(reader: Reader, after: int, most: int) -> list[Event]:
+    """Read at most ``most`` events whose ``seq`` is above ``after``, in order."""
+    return [event(row) for row in reader.rows(_AFTER, {"after": after, "most": most})]
+
+
+def counters(reader: Reader) -> Counters:
+    """Read the one row of the log."""
+    return Counters(*reader.rows(_COUNTERS, {})[0])
+
+
+def newest(reader: Reader) -> int:
+    """Read the position of the newest event."""
+    seq: int = reader.connection.execute(_NEWEST).fetchone()[0]
+    return seq
+
+
+_NEWEST = f"SELECT seq FROM {buildapi_log.name}"

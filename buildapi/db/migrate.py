@@ -1,0 +1,91 @@
+"""
+Make, check and mark a database; never destroy anything.
+
+A database is Buildbot 4.3's (alembic revision 067) with our own ``buildapi_*`` tables beside it. Buildbot's
+tables are made only in an empty database; an existing one gets our own tables when it is first opened for
+writing, and nothing else.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+
+from buildapi.db.tables import alembic_version, buildapi_log, indexes, metadata, own
+from buildapi.errors import CannotOpen
+
+REVISION = "067"
+
+
+def opened(engine: sa.Engine, *, writable: bool) -> str | None:
+    """
+    Check the database, make what is missing, and return the identity of its event log.
+
+    None: opened for reading, and it has no event log.
+    """
+    with engine.connect() as connection:
+        # One transaction of our own: a killed start leaves no half-made database.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writable else "BEGIN")
+        try:
+            identity = _prepared(connection, writable=writable)
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            if connection.connection.in_transaction:  # type: ignore[attr-defined]
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+    return identity
+
+
+def _prepared(connection: sa.Connection, *, writable: bool) -> str | None:
+    names = set(sa.inspect(connection).get_table_names())
+    if not names and writable:
+        _create(connection)
+    else:
+        _check(connection, names)
+    if writable:
+        own.create_all(connection)
+    elif buildapi_log.name not in names:
+        return None
+    return _identity(connection)
+
+
+def _create(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+    connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
+    add_indexes(connection)
+
+
+def _check(connection: sa.Connection, names: set[str]) -> None:
+    if alembic_version.name not in names:
+        raise CannotOpen(
+            "this is no Buildbot database: it has no table alembic_version; "
+            "name a Buildbot 4.3 database, or a file that does not exist yet"
+        )
+    found = connection.execute(sa.select(alembic_version.c.version_num)).scalars().all()
+    if found != [REVISION]:
+        shown = ", ".join(found) or "none"
+        raise CannotOpen(
+            f"this database has schema revision {shown}, and buildapi needs {REVISION} (Buildbot 4.3); "
+            "let that Buildbot version upgrade it first"
+        )
+
+
+def _identity(connection: sa.Connection) -> str:
+    found: str | None = connection.execute(sa.select(buildapi_log.c.uuid)).scalar()
+    if found is None:
+        found = str(uuid.uuid4())
+        connection.execute(sa.insert(buildapi_log).values(id=1, uuid=found, seq=0, batch=0))
+    return found
+
+
+def add_indexes(connection: sa.Connection) -> list[str]:
+    """Add the helpful indexes that are missing; return their names."""
+    added = []
+    for index in indexes:
+        assert index.table is not None  # noqa: S101  each was declared on one
+        there = {found["name"] for found in sa.inspect(connection).get_indexes(index.table.name)}
+        if index.name not in there:
+            index.create(connection)
+            added.append(str(index.name))
+    return added

@@ -1,0 +1,159 @@
+"""One transaction: what an update's body may do to the database, and what it leaves to be said."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from buildapi.db import eventlog
+from buildapi.db.connect import Compiled, Params, Reader, compiled
+from buildapi.db.eventlog import Draft
+from buildapi.db.tables import buildapi_events, buildapi_log
+from buildapi.mq.event import Event
+
+# One statement per this many rows: each statement gives the interpreter lock away once.
+ROWS_PER_INSERT = 64
+
+
+class Announcing(Protocol):
+    """What can turn a change of one of its objects into an event: a resource type."""
+
+    def announce(self, tx: Tx, ident: int, event: str, extra: dict[str, Any] | None) -> Draft:
+        """Read the object back inside ``tx`` and return the event that tells of it."""
+
+
+class Tx(Reader):
+    """
+    What the body of an update works with.
+
+    Bodies have no effects but through it, and may be run again: after a rollback, or when another
+    body of the same batch failed.  now: epoch seconds; at: the same with fractions.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        dialect: sa.Dialect,
+        seq: int,
+        at: float,
+        memory: dict[Any, Any],
+        *,
+        logging: bool,
+    ) -> None:
+        super().__init__(connection, dialect)
+        self.at = at
+        self.now = int(at)
+        # What the writer knows of rows it wrote itself; emptied by every rollback.
+        self.memory = memory
+        self.events: list[Event] = []
+        self.touched: set[str] = set()
+        self._logging = logging
+        self._seq = seq
+        self._pending: dict[sa.Table, list[tuple[Any, ...]]] = {}
+        self._logged = 0
+
+    @property
+    def seq(self) -> int:
+        """The position of the newest event, those of this transaction included."""
+        return self._seq + len(self.events)
+
+    def insert(self, table: sa.Table, **values: Any) -> int:
+        """Insert one row now; return its integer key."""
+        statement = _insert(table, tuple(values))
+        self.touched.add(table.name)
+        row: int = self.connection.execute(compiled(statement, self.dialect).sql, values).lastrowid
+        return row
+
+    def insert_later(self, table: sa.Table, row: tuple[Any, ...]) -> None:
+        """Insert one row (every column, in order) before the commit, together with its like."""
+        self.touched.add(table.name)
+        self._pending.setdefault(table, []).append(row)
+
+    def change(self, table: sa.Table, ident: int, **values: Any) -> None:
+        """Change columns of the row whose primary key is ``ident``."""
+        statement = _update(table, tuple(values))
+        self.touched.add(table.name)
+        self.connection.execute(compiled(statement, self.dialect).sql, {**values, "_key": ident})
+
+    def run(self, statement: sa.UpdateBase, params: Params | None = None) -> int:
+        """Run an INSERT, UPDATE or DELETE; return the number of rows it met."""
+        self.touched.add(statement.table.name)  # type: ignore[attr-defined]  # all three have one
+        ready: Compiled = compiled(statement, self.dialect)
+        count: int = self.connection.execute(ready.sql, ready.bound(params or {})).rowcount
+        return count
+
+    def emit(self, source: Announcing, ident: int, event: str, **extra: Any) -> None:
+        """Say, in the same transaction, that ``event`` happened to the object ``ident``."""
+        self.say(source.announce(self, ident, event, extra or None))
+
+    def say(self, draft: Draft) -> None:
+        """Append an event to the log."""
+        self.events.extend(eventlog.numbered([draft], self.seq, self.at))
+
+    def flush(self) -> None:
+        """Write what waited: rows that were inserted later, and the events."""
+        for table, waiting in self._pending.items():
+            self._insert_all(table, waiting)
+        self._pending.clear()
+        if self._logging and self._logged < len(self.events):
+            self._insert_all(buildapi_events, eventlog.rows(self.events[self._logged :]))
+        self._logged = len(self.events)
+
+    def count(self, batch: int) -> None:
+        """Write the counters of the log: the newest ``seq`` and the number of this batch."""
+        if self._logging:
+            ready = compiled(_COUNT, self.dialect)
+            self.connection.execute(ready.sql, {"seq": self.seq, "batch": batch, "one": 1})
+
+    def guard(self) -> int:
+        """Begin a savepoint; return the mark that ``undo`` wants."""
+        self.connection.execute("SAVEPOINT body")
+        return len(self.events)
+
+    def release(self) -> None:
+        """Keep what was done since ``guard``."""
+        self.flush()
+        self.connection.execute("RELEASE body")
+
+    def undo(self, mark: int) -> None:
+        """Forget everything since ``guard``."""
+        self.connection.execute("ROLLBACK TO body")
+        self.connection.execute("RELEASE body")
+        del self.events[mark:]
+        self._logged = mark
+        self._pending.clear()
+        self.memory.clear()
+
+    def _insert_all(self, table: sa.Table, rows: list[tuple[Any, ...]]) -> None:
+        for start in range(0, len(rows), ROWS_PER_INSERT):
+            some = rows[start : start + ROWS_PER_INSERT]
+            values = [value for row in some for value in row]
+            self.connection.execute(_insert_many(table, len(some)), values)
+
+
+@lru_cache(maxsize=512)
+def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    return sa.insert(table).values({name: sa.bindparam(name) for name in columns})
+
+
+@lru_cache(maxsize=512)
+def _update(table: sa.Table, columns: tuple[str, ...]) -> sa.Update:
+    (key,) = table.primary_key.columns
+    values = {name: sa.bindparam(name) for name in columns}
+    return sa.update(table).where(key == sa.bindparam("_key")).values(values)
+
+
+@lru_cache(maxsize=512)
+def _insert_many(table: sa.Table, rows: int) -> str:
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    one = f"({', '.join('?' * len(table.columns))})"
+    return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join([one] * rows)}"
+
+
+_COUNT = (
+    sa.update(buildapi_log)
+    .where(buildapi_log.c.id == sa.bindparam("one"))
+    .values(seq=sa.bindparam("seq"), batch=sa.bindparam("batch"))
+)
