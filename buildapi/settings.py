@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import sqlalchemy as sa
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
+from buildapi.data.forcefields import ForceScheduler, force_schedulers
 from buildapi.errors import BadSettings
 
 T = TypeVar("T")
@@ -152,12 +153,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, by section."""
+    """Every setting, by section, and the force schedulers: ``[[forcescheduler]]`` in the file."""
 
     server: Server = Server()
     database: Database = Database()
     events: Events = Events()
     limits: Limits = Limits()
+    forcescheduler: tuple[ForceScheduler, ...] = ()
     # Dotted name -> where the value comes from; what is not named here has its default.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -214,7 +216,9 @@ def load(
     options: by dotted name; None where the option was not given.
     Raises BadSettings: one sentence on the first thing that is wrong, and where it stands.
     """
-    found = (*_from_file(config), *_from_environment(environ), *_from_options(options))
+    file = _read(config) if config else {}
+    schedulers = _schedulers(file.pop("forcescheduler", []), config)
+    found = (*_from_file(file, config), *_from_environment(environ), *_from_options(options))
     given = {one.dotted: one for one in found}
     values: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     for one in given.values():
@@ -222,6 +226,7 @@ def load(
         values[section][name] = one.checked()
     return Settings(
         **{section: kind(**values[section]) for section, kind in SECTIONS.items()},
+        forcescheduler=schedulers,
         origins={one.dotted: one.origin for one in given.values()},
     )
 
@@ -266,15 +271,23 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _from_file(path: Path | None) -> Iterator[_Given]:
-    if path is None:
-        return
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSettings(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise BadSettings(f"{path} is not a TOML file: {error}") from None
+
+
+def _schedulers(tables: object, path: Path | None) -> tuple[ForceScheduler, ...]:
+    try:
+        return force_schedulers(tables)
+    except BadSettings as error:
+        raise BadSettings(f"{error} (from {path})") from None
+
+
+def _from_file(content: Mapping[str, object], path: Path | None) -> Iterator[_Given]:
     for section, values in content.items():
         if section not in SECTIONS or not isinstance(values, dict):
             raise BadSettings(f"{path}: {section} is no section; there are {', '.join(SECTIONS)}")
