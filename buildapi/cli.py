@@ -1,0 +1,121 @@
+"""
+The ``buildapi`` command.
+
+    buildapi serve --db sqlite:////srv/ci/state.sqlite      serve a database until Ctrl-C
+    buildapi config                                         every setting, and where it comes from
+
+What keeps a command from its work is one sentence on the standard error, and exit status 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from buildapi.data.forcefields import ForceScheduler
+from buildapi.errors import BuildAPIError
+from buildapi.settings import SECTIONS, Declaration, Settings, declarations, load
+
+Function = Callable[..., Any]
+
+
+@click.group()
+@click.version_option(package_name="buildapi", message="buildapi %(version)s")
+def main() -> None:
+    """Serve the data API and message bus of a build master."""
+
+
+def with_settings(*names: str) -> Callable[[Function], Function]:
+    """
+    Give a command ``--config`` and the options of the settings named, by default all there are.
+
+    The command is called with the Settings, then with the arguments of its own.
+    """
+    offered = [
+        one
+        for one in declarations().values()
+        if one.option and one.dotted in (names or declarations())
+    ]
+
+    def decorate(command: Function) -> Function:
+        @functools.wraps(command)
+        def with_loaded(config: Path | None, **given: Any) -> Any:
+            options = {one.dotted: given.pop(one.dotted.replace(".", "_")) for one in offered}
+            try:
+                return command(load(config, os.environ, options), **given)
+            except BuildAPIError as error:
+                raise click.ClickException(error.sentence) from None
+
+        wrapped: Function = with_loaded
+        for one in reversed(offered):
+            wrapped = _option(one)(wrapped)
+        return _CONFIG(wrapped)
+
+    return decorate
+
+
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="BUILDAPI_CONFIG",
+    show_envvar=True,
+    help="TOML file with settings.",
+)
+
+
+def _option(declared: Declaration) -> Callable[[Function], Function]:
+    return click.option(
+        declared.option or "",
+        declared.dotted.replace(".", "_"),
+        default=None,
+        is_flag=isinstance(declared.default, bool),
+        help=declared.doc,
+    )
+
+
+@main.command()
+@with_settings()
+def config(settings: Settings) -> None:
+    """Print every setting as a TOML file, and where each comes from."""
+    click.echo("\n".join(_as_toml(settings)))
+
+
+def _as_toml(settings: Settings) -> Iterator[str]:
+    for section, kind in SECTIONS.items():
+        yield f"[{section}]"
+        for name in (f.name for f in fields(kind)):
+            value = getattr(getattr(settings, section), name)
+            shown = _public(value) if name == "url" else value
+            origin = settings.origins.get(f"{section}.{name}", "default")
+            yield f"{name} = {_toml(shown)}  # {origin}"
+        yield ""
+    for scheduler in settings.forcescheduler:
+        yield "[[forcescheduler]]"
+        table = TypeAdapter(ForceScheduler).dump_python(scheduler, exclude_none=True)
+        yield from (f"{name} = {_toml(value)}" for name, value in table.items())
+        yield ""
+
+
+def _public(url: str) -> str:
+    """Return a database's URL with its passwords as asterisks."""
+    parsed = sa.make_url(url)
+    secrets = {name: "***" for name in parsed.query if "pass" in name}
+    return parsed.update_query_dict(secrets).render_as_string()
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{k} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    # Booleans, numbers and text are the same in JSON, save for one control character.
+    return json.dumps("" if value is None else value, ensure_ascii=False).replace("\x7f", "\\u007f")
