@@ -4,7 +4,8 @@ Every error that buildapi raises on purpose.
     BuildAPIError                   what callers catch
     ├── BadRequest            400   the caller can mend it
     │   ├── BadQuery                an argument of a query
-    │   └── BadArgument             an argument of an update method
+    │   ├── BadArgument             an argument of an update method
+    │   └── FieldErrors             fields of a form; says which, and what is wrong with each
     ├── Forbidden             403   the gate says no
     ├── NotFound              404
     │   ├── NoSuchPath              no pattern matches
@@ -19,6 +20,8 @@ Every error that buildapi raises on purpose.
 
 The text of each is one sentence for the person who gets it: what is wrong, and what would be right.
 """
+
+from collections.abc import Mapping
 
 
 class BuildAPIError(Exception):
@@ -44,6 +47,14 @@ class BadQuery(BadRequest):
 
 class BadArgument(BadRequest):
     """An argument of an update method is wrong."""
+
+
+class FieldErrors(BadRequest):
+    """Fields of a form are wrong.  ``fields``: a sentence for each, by its full name."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {sentence}" for name, sentence in fields.items()))
+        self.fields = dict(fields)
 
 
 class Forbidden(BuildAPIError):

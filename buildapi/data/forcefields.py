@@ -51,7 +51,9 @@ _BUILDER = Int(name="builderid", default=None)
 _IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
 
 # What the columns of the database hold, in characters; priority is an integer of 32 bits there.
+# The user's name is a part of the reason, and must leave room for the rest of it.
 _LONGEST_REASON = 256
+_LONGEST_USERNAME = 128
 _LONGEST = {"branch": 256, "project": 512, "repository": 512, "revision": 256}
 _HIGHEST_PRIORITY = 2**31 - 1
 
@@ -208,7 +210,7 @@ def validate(
     """
     form = _Form(params)
     if owner == ANONYMOUS:
-        owner = form.read(replace(scheduler.username, name="username"))
+        owner = form.username(replace(scheduler.username, name="username"))
     request = ForceRequest(
         builderid=form.builderid(),
         owner=owner,
@@ -217,8 +219,8 @@ def validate(
         properties=form.properties(scheduler.fields),
         sourcestamps=[form.sourcestamp(codebase) for codebase in scheduler.codebases],
     )
-    longest = _LONGEST_REASON - len(replace(request, reason="").buildset_reason)
-    form.limit("reason", request.reason, longest)
+    room = _LONGEST_REASON - len(replace(request, reason="").buildset_reason)
+    form.limit("reason", request.reason, room)
     if form.wrong:
         raise FieldErrors(form.wrong)
     request.properties.update(reason=request.reason, owner=owner)
@@ -260,6 +262,12 @@ class _Form:
         for field in group.fields:
             self.limit(full_name(field, group.name), found[field.name], _LONGEST[field.name])
         return {"codebase": codebase.codebase, **found}
+
+    def username(self, field: Leaf) -> str:
+        """Return who asks."""
+        found: str = self.read(field)
+        self.limit("username", found, _LONGEST_USERNAME)
+        return found
 
     def builderid(self) -> int | None:
         """Return the id of the builder, or None if it was not posted."""
