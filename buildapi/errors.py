@@ -11,6 +11,7 @@ Every error that buildapi raises on purpose.
     │   ├── NoSuchPath              no pattern matches
     │   └── NoSuchResource          the pattern matches, nothing is there
     ├── Conflict              409   the state of things does not allow it
+    │   └── CorruptChunk            a stored piece of a log cannot be read
     ├── NoSuchAction          501   the object has no such control method
     ├── Unavailable           503   try again later
     │   ├── QueueFull               too many writes are waiting
@@ -81,6 +82,15 @@ class Conflict(BuildAPIError):
     """The present state does not allow it."""
 
     status = 409
+
+
+class CorruptChunk(Conflict):
+    """
+    A stored piece of a log cannot be read.
+
+    Not 404: the log is there, and a client would wait for it to appear.  Not 503: to try again
+    would not help.  Not 500: what stands in the database is no fault of the program.
+    """
 
 
 class NoSuchAction(BuildAPIError):
