@@ -12,6 +12,7 @@ Every error that buildapi raises on purpose.
     │   └── NoSuchResource          the pattern matches, nothing is there
     ├── Conflict              409   the state of things does not allow it
     │   └── CorruptChunk            a stored piece of a log cannot be read
+    ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── NoSuchAction          501   the object has no such control method
     ├── Unavailable           503   try again later
     │   ├── QueueFull               too many writes are waiting
@@ -91,6 +92,12 @@ class CorruptChunk(Conflict):
     Not 404: the log is there, and a client would wait for it to appear.  Not 503: to try again
     would not help.  Not 500: what stands in the database is no fault of the program.
     """
+
+
+class KeyReused(BuildAPIError):
+    """The Idempotency-Key of this call was used for another one."""
+
+    status = 422
 
 
 class NoSuchAction(BuildAPIError):
