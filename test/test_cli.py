@@ -80,3 +80,13 @@ def test_a_wrong_setting_is_one_sentence_and_status_1() -> None:
         'Error: database.reader_threads cannot be "0" (from BUILDAPI_DATABASE_READER_THREADS): '
         "it should be greater than or equal to 1\n"
     )
+
+
+def test_an_operator_adds_indexes_to_a_database(tmp_path: Path) -> None:
+    """What there is no database for is one sentence and status 1."""
+    missing = tmp_path / "missing.sqlite"
+
+    done = buildapi("db", "add-indexes", "--db", f"sqlite:///{missing}")
+
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: there is no database {missing}\n"
