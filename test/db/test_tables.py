@@ -1,8 +1,8 @@
 """
 What the tables are once a database has made them, compared with a database of Buildbot 4.3.
 
-``schema_067.json`` is what ``facts`` said of a SQLite database that Buildbot 4.3 had made: for every
-table its columns in order, its primary key, indexes and foreign keys.
+``schema_067.json`` is what ``facts`` said of a SQLite database that Buildbot 4.3 had made: for
+every table its columns in order, its primary key, indexes and foreign keys.
 """
 
 from __future__ import annotations
