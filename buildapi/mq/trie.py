@@ -1,0 +1,117 @@
+"""
+An index of patterns: which of many match a name, without asking each.
+
+Patterns share their beginnings: ``build.10.#`` and ``build.10.finished`` are one path that forks
+after ``10``. Looking up a name walks all paths at once, word by word, and stops at the first
+word that nobody wants, so patterns that do not match cost nothing. `#` is a node that stays
+in the walk whatever the next word is; as it is in the walk only once, no set of patterns can make
+a look-up explode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Generic, TypeVar
+
+from buildapi.mq.topic import Pattern, Wild
+
+T = TypeVar("T")
+
+
+class _Node(Generic[T]):
+    """The place where all patterns that begin with the same steps have got to."""
+
+    # The two wild steps stand in attributes too: `find` looks at them for every word published.
+    __slots__ = ("any_number", "any_word", "next", "stays", "values")
+
+    def __init__(self, *, stays: bool = False) -> None:
+        self.next: dict[str | Wild, _Node[T]] = {}
+        self.any_word: _Node[T] | None = None
+        self.any_number: _Node[T] | None = None
+        self.stays = stays
+        self.values: set[T] = set()
+
+    def grow(self, step: str | Wild) -> _Node[T]:
+        """Return the node that follows after ``step``, a new one if need be."""
+        if step not in self.next:
+            self.next[step] = _Node(stays=step is Wild.ANY)
+            self._find_wild()
+        return self.next[step]
+
+    def prune(self, step: str | Wild) -> None:
+        """Cut the node that follows after ``step``."""
+        del self.next[step]
+        self._find_wild()
+
+    def _find_wild(self) -> None:
+        self.any_word = self.next.get(Wild.ONE)
+        self.any_number = self.next.get(Wild.ANY)
+
+
+class Trie(Generic[T]):
+    """
+    Values under patterns, found by names.
+
+    ``len()`` is the number of pairs of a pattern and a value. Values are told apart by equality.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node()
+        self._pairs = 0
+
+    def __len__(self) -> int:
+        """Count the pairs; an empty trie is false."""
+        return self._pairs
+
+    def add(self, pattern: Pattern, value: T) -> None:
+        """Put a value under a pattern; a second time changes nothing."""
+        node = self._root
+        for step in pattern:
+            node = node.grow(step)
+        self._pairs += value not in node.values
+        node.values.add(value)
+
+    def remove(self, pattern: Pattern, value: T) -> None:
+        """
+        Take a value from under a pattern, and give back the memory.
+
+        Raises KeyError if it is not there.
+        """
+        path = [self._root]
+        for step in pattern:
+            path.append(path[-1].next[step])
+        path[-1].values.remove(value)
+        self._pairs -= 1
+        for step in reversed(pattern):
+            node = path.pop()
+            if node.values or node.next:
+                break
+            path[-1].prune(step)
+
+    def find(self, words: Sequence[str]) -> AbstractSet[T]:
+        """Find the values of all patterns that match a name, given as its words."""
+        nodes: list[_Node[T]] = []
+        _enter(self._root, nodes)
+        for word in words:
+            reached: list[_Node[T]] = []
+            for node in nodes:
+                # It may have been entered anew: by a node before it, for parents come first.
+                if node.stays and node not in reached:
+                    reached.append(node)
+                if (following := node.next.get(word)) is not None:
+                    _enter(following, reached)
+                if (following := node.any_word) is not None:
+                    _enter(following, reached)
+            if not reached:
+                return frozenset()
+            nodes = reached
+        return frozenset().union(*[node.values for node in nodes])
+
+
+def _enter(node: _Node[T], reached: list[_Node[T]]) -> None:
+    """Step on a node, and on a `#` behind it, which needs no word."""
+    reached.append(node)
+    while (following := node.any_number) is not None:
+        reached.append(following)
+        node = following
