@@ -11,7 +11,8 @@ Every error that buildapi raises on purpose.
     │   ├── NoSuchPath              no pattern matches
     │   └── NoSuchResource          the pattern matches, nothing is there
     ├── Conflict              409   the state of things does not allow it
-    │   └── CorruptChunk            a stored piece of a log cannot be read
+    │   ├── CorruptChunk            a stored piece of a log cannot be read
+    │   └── Overflow                a subscriber was too slow and lost events
     ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── NoSuchAction          501   the object has no such control method
     ├── Unavailable           503   try again later
@@ -92,6 +93,22 @@ class CorruptChunk(Conflict):
     Not 404: the log is there, and a client would wait for it to appear.  Not 503: to try again
     would not help.  Not 500: what stands in the database is no fault of the program.
     """
+
+
+class Overflow(Conflict):
+    """
+    A subscriber was too slow: ``from_seq`` to ``to_seq`` and all that follows will not reach it.
+
+    The event log still has them.
+    """
+
+    def __init__(self, from_seq: int, to_seq: int) -> None:
+        super().__init__(
+            f"the subscriber was too slow: events {from_seq} to {to_seq} were dropped;"
+            f" read on in the event log after {from_seq - 1}, then subscribe again"
+        )
+        self.from_seq = from_seq
+        self.to_seq = to_seq
 
 
 class KeyReused(BuildAPIError):

@@ -25,6 +25,9 @@ MAX_LENGTH = 256
 MAX_ANY = 4
 """Most ``#`` in one topic pattern: with few, matching stays cheap whatever a client sends."""
 
+MAX_ELEMENTS = 32
+"""Elements of the longest slash key that an event may have; real keys have seven at most."""
+
 
 class Wild(Enum):
     """What stands in a pattern for words that are not named."""

@@ -1,0 +1,277 @@
+"""
+The in-process bus: everybody who wants it hears of every committed event.
+
+What it promises:
+
+- Order: every listener hears events in the order in which they were published, each once,
+  even if several of its patterns or several keys of the event match. For one event,
+  listeners are called in the order in which they came.
+- Delivery is never re-entrant: what is published by a listener is delivered after everything that
+  was published before, and ``publish`` returns to it at once.
+- Listeners may come and go at any moment, also while an event is delivered. One that comes hears
+  exactly the events after ``last_seq``; one that is closed hears nothing more.
+- A listener that fails is logged; it stays, and nobody else notices.
+- Who does not match costs nothing, and slash keys are not looked at while nobody listens to one.
+
+Everything here runs on the reactor's thread, and nothing waits for a listener. Who can't
+keep pace subscribes: a subscription is bounded and says when it lost something.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from buildapi.errors import BadQuery, Stopping
+from buildapi.mq.event import Event
+from buildapi.mq.listener import Consumer, Listener
+from buildapi.mq.subscription import Subscription
+from buildapi.mq.topic import (
+    MAX_ELEMENTS,
+    Pattern,
+    parse_key_pattern,
+    parse_pattern,
+    parse_routing_key,
+    split_key,
+    split_topic,
+)
+from buildapi.mq.trie import Trie
+
+_log = Logger()
+
+
+class Bus:
+    """
+    Publish events, and hear of them.
+
+    Counters since the start: ``published`` events, ``delivered`` calls of listeners, and how many
+    of these ``failed``.
+    """
+
+    def __init__(self, last_seq: int = 0) -> None:
+        self.published = 0
+        self.delivered = 0
+        self.failed = 0
+        self._last_seq = last_seq
+        self._topics: Trie[Listener] = Trie()
+        self._keys: Trie[Listener] = Trie()
+        self._listeners: set[Listener] = set()
+        self._subscriptions: set[Subscription] = set()
+        self._numbers = count()
+        self._pending: deque[Event] = deque()
+        self._delivering = False
+        self._closed = False
+
+    @property
+    def last_seq(self) -> int:
+        """Position of the newest event delivered; whoever comes now hears those after it."""
+        return self._last_seq
+
+    @property
+    def listeners(self) -> int:
+        """Number of listeners, subscriptions and consumers included."""
+        return len(self._listeners)
+
+    @property
+    def subscriptions(self) -> frozenset[Subscription]:
+        """The open subscriptions: their ``depth`` tells who is slow."""
+        return frozenset(self._subscriptions)
+
+    @property
+    def waiters(self) -> int:
+        """Number of subscriptions whose reader has read everything and waits."""
+        return sum(subscription.waiting for subscription in self._subscriptions)
+
+    def begin_after(self, seq: int) -> None:
+        """Say where the event log ends at start, before anybody subscribes; never moves back."""
+        self._last_seq = max(self._last_seq, seq)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """
+        Deliver events, which must be in the order of their ``seq``, to all who match.
+
+        On the reactor's thread. Never raises because of a listener.
+        """
+        self._pending.extend(events)
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._pending:
+                self._deliver(self._pending.popleft())
+        finally:
+            self._delivering = False
+
+    def listen(
+        self, patterns: str | Iterable[str], callback: Callable[[Event], object]
+    ) -> Listener:
+        """
+        Call ``callback(event)`` for every event whose topic matches one of the patterns.
+
+        A callback may be ``async`` or return a Deferred: nobody waits for it, but what it raises is
+        logged. Raises BadQuery for a bad topic pattern, or none; Stopping after close().
+        """
+        return self._join(
+            self._topics,
+            {parse_pattern(text) for text in _listed(patterns)},
+            callback,
+            lambda _, event: callback(event),
+        )
+
+    def listen_keys(
+        self, patterns: str | Iterable[str], callback: Callable[[str, Event], object]
+    ) -> Listener:
+        """
+        Call ``callback(key, event)`` for every event that has a slash key which matches.
+
+        ``key`` is the first of the event's keys that does. Otherwise like ``listen``, save that
+        no text is a bad slash pattern.
+        """
+        parsed = {parse_key_pattern(text) for text in _listed(patterns)}
+        return self._join(self._keys, parsed, callback, callback)
+
+    def subscribe(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        max_messages: int = 10_000,
+        max_bytes: int = 8 * 2**20,
+    ) -> Subscription:
+        """
+        Return an async iterator of the events from now on whose topic matches.
+
+        It holds at most ``max_messages`` unread events with ``max_bytes`` of bodies (one event
+        always fits); beyond that it ends with Overflow. Raises like ``listen``.
+        """
+        subscription = Subscription(
+            partial(self.listen, patterns),
+            self._last_seq,
+            max_messages=max_messages,
+            max_bytes=max_bytes,
+            ended=self._subscriptions.discard,
+        )
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def startConsuming(
+        self,
+        callback: Callable[[tuple[str, ...], dict[str, Any]], object],
+        routing_key: Sequence[str | None],
+    ) -> Deferred[Consumer]:
+        """
+        Call ``callback(key, message)`` for events whose slash key matches, as masters' code does.
+
+        routing_key: the key's elements, None for any, as in ``("builds", None, "new")``.
+        ``key`` is a tuple of the same length, without None; ``message`` is the body, shared by all
+        consumers, who must not change it. A callback may be ``async`` or return a Deferred.
+        Fires at once; fails with BadArgument for what is no routing key, Stopping after close().
+        """
+
+        def hear(key: str, event: Event) -> object:
+            return callback(tuple(split_key(key)), event.message)
+
+        def start() -> Consumer:
+            parsed = {parse_routing_key(routing_key)}
+            return Consumer(self._join(self._keys, parsed, callback, hear))
+
+        return execute(start)
+
+    def close(self) -> None:
+        """
+        End all subscriptions and listeners, and take no new ones.
+
+        Subscribers can still read what is buffered; then their iteration ends.
+        """
+        self._closed = True
+        for subscription in self.subscriptions:
+            subscription.end()
+        for listener in tuple(self._listeners):
+            listener.close()
+
+    def _join(
+        self,
+        trie: Trie[Listener],
+        patterns: set[Pattern],
+        consumer: Callable[..., object],
+        hear: Callable[[str, Event], object],
+    ) -> Listener:
+        if self._closed:
+            raise Stopping("the bus is closed, and no more events will come")
+        # A client may send any text; no key is so long, and an index of such patterns would be big.
+        patterns = {pattern for pattern in patterns if len(pattern) <= MAX_ELEMENTS}
+
+        def leave(listener: Listener) -> None:
+            self._listeners.remove(listener)
+            for pattern in patterns:
+                trie.remove(pattern, listener)
+
+        listener = Listener(next(self._numbers), consumer, hear, leave)
+        self._listeners.add(listener)
+        for pattern in patterns:
+            trie.add(pattern, listener)
+        return listener
+
+    def _deliver(self, event: Event) -> None:
+        self._last_seq = event.seq or self._last_seq
+        self.published += 1
+        for listener, name in self._audience(event):
+            if not listener.closed:
+                self._call(listener, name, event)
+
+    def _audience(self, event: Event) -> Iterable[tuple[Listener, str]]:
+        """Who is to hear of the event, each with the name of it that matched first."""
+        found = self._topics.find(split_topic(event.topic))
+        if not (found or self._keys):
+            return ()
+        names = dict.fromkeys(found, event.topic)
+        if self._keys:
+            for key in event.keys:
+                for listener in self._keys.find(split_key(key)):
+                    names.setdefault(listener, key)
+        if len(names) > 1:
+            return sorted(names.items(), key=_arrival)
+        return names.items()
+
+    def _call(self, listener: Listener, name: str, event: Event) -> None:
+        self.delivered += 1
+        try:
+            result = listener.hear(name, event)
+        except Exception:  # noqa: BLE001  whatever it is, the other listeners come next
+            self._report(None, listener, event)
+            return
+        if result is None:
+            return
+        if isinstance(result, Coroutine):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            result.addErrback(self._report, listener, event)
+
+    def _report(self, failure: Failure | None, listener: Listener, event: Event) -> None:
+        """Log a failure; None is the exception that is being handled."""
+        self.failed += 1
+        _log.failure(
+            "{consumer} failed on event {seq}, {topic}",
+            failure,
+            consumer=listener.consumer,
+            seq=event.seq,
+            topic=event.topic,
+        )
+
+
+def _arrival(entry: tuple[Listener, str]) -> int:
+    return entry[0].number
+
+
+def _listed(patterns: str | Iterable[str]) -> list[str]:
+    """Take a single pattern for a list of one; its characters are never meant."""
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not listed:
+        raise BadQuery("at least one pattern is needed")
+    return listed
