@@ -22,7 +22,8 @@ T = TypeVar("T")
 class _Node(Generic[T]):
     """The place where all patterns that begin with the same steps have got to."""
 
-    # The two wild steps stand in attributes too: `find` looks at them for every word published.
+    # The two wild steps stand in attributes too: `find` looks at them for every word published, and
+    # members of an Enum are slow to find in a dictionary (measured: a third fewer events a second).
     __slots__ = ("any_number", "any_word", "next", "stays", "values")
 
     def __init__(self, *, stays: bool = False) -> None:
