@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,10 +22,21 @@ from typing import Any
 import click
 import sqlalchemy as sa
 from pydantic import TypeAdapter
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.db import upkeep
 from buildapi.errors import BuildAPIError
+from buildapi.service import BuildAPI
 from buildapi.settings import SECTIONS, Declaration, Settings, declarations, load
 
 Function = Callable[..., Any]
@@ -82,6 +94,49 @@ def _option(declared: Declaration) -> Callable[[Function], Function]:
         is_flag=isinstance(declared.default, bool),
         help=declared.doc,
     )
+
+
+@main.command()
+@with_settings()
+@click.option("--verbose", is_flag=True, help="Log what happens, not only what goes wrong.")
+def serve(settings: Settings, verbose: bool) -> None:
+    """Serve a database until Ctrl-C."""
+    observer = FilteringLogObserver(
+        textFileLogObserver(sys.stderr),
+        [LogLevelFilterPredicate(LogLevel.info if verbose else LogLevel.warn)],
+    )
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    react(_serve, [settings])
+
+
+async def _serve(reactor: Any, settings: Settings) -> None:
+    api = BuildAPI(settings, reactor=reactor)
+    # The reactor waits for it, whether a signal or an error ends the process.
+    reactor.addSystemEventTrigger("before", "shutdown", api.stopService)
+    api.startService()
+    try:
+        await api.ready()
+    except BuildAPIError as error:
+        click.ClickException(error.sentence).show()
+        raise SystemExit(1) from None
+    click.echo(f"{greeting(api)} (Ctrl-C stops it)")
+    await Deferred()
+
+
+def greeting(api: BuildAPI) -> str:
+    """Say what a server that is ready serves, and where."""
+    return f"buildapi serves {_public(api.settings.database.url)} on {_address(api)}"
+
+
+def _address(api: BuildAPI) -> str:
+    if api.port is None:
+        return "no address"
+    host = api.port.getHost()
+    if not isinstance(host, IPv4Address | IPv6Address):
+        return str(host)
+    # Who listens everywhere listens here, too.
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.host, host.host)  # noqa: S104
+    return f"http://{f'[{name}]' if ':' in name else name}:{host.port}/api/v2"
 
 
 @main.command()

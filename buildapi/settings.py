@@ -81,7 +81,7 @@ class Server:
     )
     master: Text = setting(
         None,
-        "Name of the master that this process is, such as ci.example.org:/srv/ci.",
+        "Name of the master that this process is, such as ci.example.org:/srv/ci. Empty: none.",
         option="--master",
     )
     allowed_origins: tuple[str, ...] = setting(

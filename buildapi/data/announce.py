@@ -86,26 +86,30 @@ def told(resource: type[Resource], reader: Reader, ident: int) -> Told:
 
 
 def drafted(
-    resource: type[Resource], it: Told, event: str, extra: dict[str, Any] | None = None
-) -> Draft:
-    """Return the event of what was read; ``extra`` adds to or replaces parts of the body."""
-    happening = resource.events[event]
-    keys: tuple[str, ...] = ()
-    if happening.slash is not None:
-        beginnings = resource.slash_keys if happening.keys is None else happening.keys
-        last = happening.slash or event
-        keys = tuple(f"{key.format_map(it.words)}/{last}" for key in beginnings)
-    body = it.object if extra is None else {**it.object, **extra}
-    topic = f"{resource.topic.format_map(it.words)}.{event}"
-    return Draft(topic, keys, orjson.dumps(body), it.builderid, it.projectid)
-
-
-def announced(
     resource: type[Resource],
-    reader: Reader,
-    ident: int,
+    it: Told,
     event: str,
-    extra: dict[str, Any] | None = None,
+    body: dict[str, Any] | None,
+    extra: dict[str, Any],
 ) -> Draft:
-    """Read the object back and return the event that tells of it."""
-    return drafted(resource, told(resource, reader, ident), event, extra)
+    """
+    Return the event of what was read.
+
+    The body is the object with ``extra``, or ``body``, where an event has one of its own.
+    """
+    topic, keys = names(resource, it.words, event)
+    whole = body if body is not None else {**it.object, **extra} if extra else it.object
+    return Draft(topic, keys, orjson.dumps(whole), it.builderid, it.projectid)
+
+
+def names(
+    resource: type[Resource], words: dict[str, Any], event: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return the topic and the slash keys of an event of the object that ``words`` name."""
+    happening = resource.events[event]
+    topic = f"{resource.topic.format_map(words)}.{event}"
+    if happening.slash is None:
+        return topic, ()
+    beginnings = resource.slash_keys if happening.keys is None else happening.keys
+    last = happening.slash or event
+    return topic, tuple(f"{key.format_map(words)}/{last}" for key in beginnings)

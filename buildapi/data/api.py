@@ -11,33 +11,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred
 
 from buildapi.data import fetch, plainrows
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
-from buildapi.data.builds import Build
+from buildapi.data.builds import Build, BuildUpdates
 from buildapi.data.buildsets import Buildset
-from buildapi.data.changes import Change
+from buildapi.data.changes import Change, ChangeUpdates
 from buildapi.data.fetch import Ask, Context, Fetched, Plain, Portion, Totals, fetched
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity, Restriction
 from buildapi.data.logchunks import LogChunk, RawLog, raw_log
+from buildapi.data.housekeeping import Housekeeping
 from buildapi.data.logs import Log
+from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
 from buildapi.data.properties import Properties, Property
 from buildapi.data.query import Query, parse, parse_text, spelled
+from buildapi.data.requesting import BuildRequestUpdates
 from buildapi.data.router import Match, Router
 from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
-from buildapi.data.sql import Plan, params_of, plan, shape_of
-from buildapi.data.steps import Step
+from buildapi.data.sql import params_of, plan, shape_of
+from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.workers import Worker
 from buildapi.db.connect import Reader
 from buildapi.db.engine import Database, TooLarge
-from buildapi.errors import NoSuchPath, NoSuchResource
+from buildapi.db.transaction import Tx
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -60,6 +63,12 @@ RESOURCES: tuple[type[Resource], ...] = (
     Property,
 )
 ROUTER = Router(RESOURCES)
+
+
+class AllUpdates(
+    StepUpdates, LogUpdates, BuildUpdates, BuildRequestUpdates, ChangeUpdates, Housekeeping
+):
+    """Every update method; see the classes it is made of."""
 
 
 class Rows(list[Row]):
@@ -87,6 +96,7 @@ class DataAPI:
         self.gate = gate
         self.forceschedulers = {scheduler.name: scheduler for scheduler in forceschedulers}
         self.totals = Totals()
+        self.updates = AllUpdates(database)
         self._ask = lru_cache(maxsize=4096)(self._understood)
 
     def get(
@@ -131,6 +141,15 @@ class DataAPI:
         rows = Rows(row for part in answer.parts for row in part)
         rows.total, rows.seq = answer.total, answer.seq
         return rows[0] if ask.single else rows
+
+    def transaction(self, body: Callable[[Tx], T]) -> Deferred[T]:
+        """
+        Make several updates one transaction; fire with what ``body`` returns once it is durable.
+
+        body: gets the transaction, and calls updates by ``.within(tx, …)``; it runs on the writer's
+        thread, maybe more than once, and must have no other effects.
+        """
+        return self.database.write(body)
 
     def understood(self, path: str, query: str, identity: Identity = ANONYMOUS) -> Ask:
         """

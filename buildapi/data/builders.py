@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import sqlalchemy as sa
+from pydantic import Field
 
 from buildapi.data.schema import Column, Condition, Listed, Resource, field, happens
-from buildapi.db.tables import builder_masters, builders, builders_tags, configured_workers, tags
+from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
+from buildapi.db.hashes import name_hash
+from buildapi.db.tables import (
+    builder_masters,
+    builders,
+    builders_tags,
+    configured_workers,
+    projects,
+    tags,
+)
+from buildapi.db.transaction import Tx
+from buildapi.errors import BadArgument
 
 
 def on_master(masterid: Column) -> Condition:
@@ -81,3 +95,85 @@ class Builder(Resource):
         ),
         "Its tags.",
     )
+
+
+_HERE = (
+    sa.select(builders.c.id, builders.c.name)
+    .join(builder_masters, builder_masters.c.builderid == builders.c.id)
+    .where(builder_masters.c.masterid == sa.bindparam("masterid"))
+)
+_TAG = sa.select(tags.c.id).where(tags.c.name_hash == sa.bindparam("hash"))
+_UNTAG = sa.delete(builders_tags).where(builders_tags.c.builderid == sa.bindparam("builderid_"))
+_LEAVE = sa.delete(builder_masters).where(
+    builder_masters.c.builderid == sa.bindparam("builderid_"),
+    builder_masters.c.masterid == sa.bindparam("masterid_"),
+)
+
+
+class BuilderUpdates(Updates):
+    """What changes builders."""
+
+    @update
+    def findBuilderId(self, tx: Tx, name: Name) -> int:
+        """Return the id of the builder of this name; make it if there is none."""
+        return found_or_made(tx, Builder, name)
+
+    @update
+    def updateBuilderInfo(
+        self,
+        tx: Tx,
+        builderid: Id,
+        description: str | None,
+        description_format: str | None,
+        description_html: str | None,
+        projectid: Id | None,
+        tags: list[Annotated[int, Field(ge=0)] | str],
+    ) -> None:
+        """Set what a builder is, and its tags (names, or ids of tags).  Publishes ``update``."""
+        must_exist(tx, Builder, builderid)
+        if projectid is not None and not tx.first(_PROJECT, {"ident": projectid}):
+            raise BadArgument(f"updateBuilderInfo: there is no project {projectid}")
+        tx.change(
+            builders,
+            builderid,
+            description=description,
+            description_format=description_format,
+            description_html=description_html,
+            projectid=projectid,
+        )
+        tx.run(_UNTAG, {"builderid_": builderid})
+        for tagid in dict.fromkeys(_tag(tx, tag) for tag in tags):
+            tx.insert(builders_tags, builderid=builderid, tagid=tagid)
+        tx.emit(Builder, builderid, "update")
+
+    @update
+    def updateBuilderList(self, tx: Tx, masterid: Id, builderNames: list[Name]) -> None:
+        """
+        Make these the builders of a master.
+
+        Publishes ``started`` for each that is new on it, ``stopped`` for each that it has no longer.
+        """
+        here = {name: ident for ident, name in tx.rows(_HERE, {"masterid": masterid})}
+        for name in sorted(here.keys() - set(builderNames)):
+            tx.run(_LEAVE, {"builderid_": here[name], "masterid_": masterid})
+            _tell(tx, here[name], masterid, name, "stopped")
+        for name in dict.fromkeys(builderNames):
+            if name not in here:
+                builderid = found_or_made(tx, Builder, name)
+                tx.insert(builder_masters, builderid=builderid, masterid=masterid)
+                _tell(tx, builderid, masterid, name, "started")
+
+
+_PROJECT = sa.select(projects.c.id).where(projects.c.id == sa.bindparam("ident"))
+
+
+def _tag(tx: Tx, tag: int | str) -> int:
+    if isinstance(tag, int):
+        return tag
+    row = tx.first(_TAG, {"hash": name_hash(tag)})
+    return row[0] if row else tx.insert(tags, name=tag, name_hash=name_hash(tag))
+
+
+def _tell(tx: Tx, builderid: int, masterid: int, name: str, event: str) -> None:
+    body = {"builderid": builderid, "masterid": masterid, "name": name}
+    tx.emit(Builder, builderid, event, body=body)

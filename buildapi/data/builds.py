@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import sqlalchemy as sa
+from pydantic import Field
 
 from buildapi.data.builders import Builder
+from buildapi.data.buildrequests import BuildRequest
+from buildapi.data.workers import Worker
 from buildapi.data.schema import Column, Narrowing, Resource, field, happens, json_map
+from buildapi.data.updates import Id, Name, ResultCode, Updates, as_mapping, json_text, must_exist, update
 from buildapi.data.values import SourcedProperties, Time
 from buildapi.db.tables import (
     build_properties,
@@ -16,6 +22,7 @@ from buildapi.db.tables import (
     buildsets,
     changes,
 )
+from buildapi.db.transaction import Tx
 
 _TRIGGERED = "builds/n:buildid/triggered_builds"
 
@@ -121,3 +128,122 @@ class Build(Resource):
     properties: SourcedProperties = field(
         _properties, "The properties asked for by property=: {name: [value, source]}."
     )
+
+
+_LAST_NUMBER = sa.select(sa.func.coalesce(sa.func.max(builds.c.number), 0)).where(
+    builds.c.builderid == sa.bindparam("builderid")
+)
+_OWN_PROPERTY = sa.and_(
+    build_properties.c.buildid == sa.bindparam("buildid_"),
+    build_properties.c.name == sa.bindparam("name_"),
+)
+_STORED = sa.select(build_properties.c.value, build_properties.c.source).where(_OWN_PROPERTY)
+_FORGET = sa.delete(build_properties).where(_OWN_PROPERTY)
+
+
+class BuildUpdates(Updates):
+    """What happens to builds."""
+
+    @update
+    def addBuild(self, tx: Tx, builderid: Id, buildrequestid: Id, workerid: Id) -> tuple[int, int]:
+        """
+        Make a build that has not begun; return ``(buildid, number)``.
+
+        Publishes only ``created``; ``generateNewBuildEvent`` tells of it later.
+        """
+        made = self._made(tx, builderid, buildrequestid, workerid, "created")
+        tx.emit(Build, made[0], "created")
+        return made
+
+    @update
+    def newBuild(self, tx: Tx, builderid: Id, buildrequestid: Id, workerid: Id) -> tuple[int, int]:
+        """Begin a build; return ``(buildid, number)``.  Publishes ``new``."""
+        made = self._made(tx, builderid, buildrequestid, workerid, "starting")
+        tx.emit(Build, made[0], "new")
+        return made
+
+    def _made(
+        self, tx: Tx, builderid: int, buildrequestid: int, workerid: int, state_string: str
+    ) -> tuple[int, int]:
+        must_exist(tx, Builder, builderid)
+        must_exist(tx, BuildRequest, buildrequestid)
+        must_exist(tx, Worker, workerid)
+        number: int = tx.rows(_LAST_NUMBER, {"builderid": builderid})[0][0] + 1
+        buildid = tx.insert(
+            builds,
+            number=number,
+            builderid=builderid,
+            buildrequestid=buildrequestid,
+            workerid=workerid,
+            masterid=self.serving,
+            started_at=tx.now,
+            locks_duration_s=0,
+            state_string=state_string,
+        )
+        return buildid, number
+
+    @update
+    def generateNewBuildEvent(self, tx: Tx, buildid: Id) -> None:
+        """Tell that a build has begun.  Publishes ``new``."""
+        tx.emit(Build, buildid, "new")
+
+    @update
+    def setBuildStateString(self, tx: Tx, buildid: Id, state_string: str) -> None:
+        """Say what a build is doing.  Publishes ``update``."""
+        must_exist(tx, Build, buildid)
+        tx.change(builds, buildid, state_string=state_string)
+        tx.emit(Build, buildid, "update")
+
+    @update
+    def add_build_locks_duration(
+        self, tx: Tx, buildid: Id, duration_s: Annotated[int, Field(ge=0, lt=2**31)]
+    ) -> None:
+        """Add seconds that a build waited for locks.  Publishes ``update``."""
+        must_exist(tx, Build, buildid)
+        tx.run(_WAITED, {"buildid_": buildid, "more": duration_s})
+        tx.emit(Build, buildid, "update")
+
+    @update
+    def finishBuild(self, tx: Tx, buildid: Id, results: ResultCode) -> None:
+        """End a build now, with its result.  Publishes ``finished``."""
+        must_exist(tx, Build, buildid)
+        tx.change(builds, buildid, complete_at=tx.now, results=results)
+        tx.emit(Build, buildid, "finished")
+
+    @update
+    def setBuildProperty(self, tx: Tx, buildid: Id, name: Name, value: Any, source: str) -> None:
+        """Set one property of a build.  Publishes ``properties.update`` if it changes anything."""
+        must_exist(tx, Build, buildid)
+        set_properties(tx, buildid, {name: (value, source)})
+
+    @update
+    def setBuildProperties(self, tx: Tx, buildid: Id, properties: Any) -> None:
+        """
+        Set properties of a build: ``{name: (value, source)}``, or an object with ``asDict``.
+
+        Publishes one ``properties.update`` with those that changed, nothing if none did.
+        """
+        must_exist(tx, Build, buildid)
+        set_properties(tx, buildid, dict(as_mapping(properties)))
+
+
+_WAITED = (
+    sa.update(builds)
+    .where(builds.c.id == sa.bindparam("buildid_"))
+    .values(locks_duration_s=builds.c.locks_duration_s + sa.bindparam("more"))
+)
+
+
+def set_properties(tx: Tx, buildid: int, properties: dict[str, Any]) -> None:
+    """Store properties and tell of those that changed."""
+    changed = {}
+    for name, (value, source) in properties.items():
+        text, key = json_text(value), {"buildid_": buildid, "name_": name}
+        if tx.rows(_STORED, key) == [(text, source)]:
+            continue
+        # No unique index keeps one row per name: what was there goes first.
+        tx.run(_FORGET, key)
+        tx.insert_later(build_properties, (buildid, name, text, source))
+        changed[name] = [value, source]
+    if changed:
+        tx.emit(Build, buildid, "properties.update", body=changed)

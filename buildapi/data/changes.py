@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import sqlalchemy as sa
+from pydantic import Field
 
 from buildapi.data.schema import Condition, Listed, Resource, embedded, field, happens, json_map
-from buildapi.data.sourcestamps import SourceStamp
+from buildapi.data.sourcestamps import Source, SourceStamp, stamped
+from buildapi.data.updates import Seconds, Updates, as_mapping, json_text, update
 from buildapi.data.values import SourcedProperties
 from buildapi.db.tables import (
     buildrequests,
@@ -15,9 +18,12 @@ from buildapi.db.tables import (
     buildset_sourcestamps,
     change_files,
     change_properties,
+    change_users,
     changes,
     sourcestamps,
+    users,
 )
+from buildapi.db.transaction import Tx
 
 
 def _sourcestamps_of(build: sa.FromClause) -> sa.Select[Any]:
@@ -173,3 +179,89 @@ class Change(Resource):
         embedded(SourceStamp, sourcestamps.c.id == changes.c.sourcestampid),
         "The source with this change, a whole object.",
     )
+
+
+_PARENT = sa.select(sa.func.max(changes.c.changeid)).where(
+    changes.c.branch.is_not_distinct_from(sa.bindparam("branch")),
+    changes.c.repository == sa.bindparam("repository"),
+    changes.c.project == sa.bindparam("project"),
+    changes.c.codebase == sa.bindparam("codebase"),
+)
+_USER = sa.select(users.c.uid).where(users.c.identifier == sa.bindparam("identifier"))
+
+Text255 = Annotated[str, Field(max_length=255)]
+Text256 = Annotated[str, Field(max_length=256)]
+Text512 = Annotated[str, Field(max_length=512)]
+
+
+class ChangeUpdates(Updates):
+    """What adds changes."""
+
+    @update
+    def addChange(
+        self,
+        tx: Tx,
+        files: list[Annotated[str, Field(max_length=1024)]] | None = None,
+        comments: str | None = None,
+        author: Text255 | None = None,
+        committer: Text255 | None = None,
+        revision: Text255 | None = None,
+        when_timestamp: Seconds | None = None,
+        branch: Text255 | None = None,
+        category: Text255 | Callable[[dict[str, Any]], str | None] | None = None,
+        revlink: Text256 | None = "",
+        properties: Any = None,
+        repository: Text512 = "",
+        codebase: Text256 | None = None,
+        project: Text512 = "",
+        src: str | None = None,
+    ) -> int:
+        """
+        Add what somebody did to the source; return its id.  Publishes ``new``.
+
+        when_timestamp: epoch seconds, now if None.  properties: ``{name: value}`` or
+        ``{name: (value, source)}``.  category: a text, or a function of the other values.
+        src: the kind of repository; with it the author is kept as a user.
+        """
+        values: dict[str, Any] = {
+            "author": author or "",
+            "committer": committer,
+            "comments": comments or "",
+            "revision": revision,
+            "when_timestamp": tx.now if when_timestamp is None else when_timestamp,
+            "branch": branch,
+            "revlink": revlink,
+            "repository": repository,
+            "codebase": codebase or "",
+            "project": project,
+        }
+        if callable(category):
+            category = category({**values, "files": files or [], "properties": properties or {}})
+        place = {name: values[name] for name in ("branch", "repository", "project", "codebase")}
+        parent = tx.rows(_PARENT, place)[0][0]
+        ssid = stamped(tx, Source(revision=revision, **place))
+        changeid = tx.insert(
+            changes, **values, category=category, sourcestampid=ssid, parent_changeids=parent
+        )
+        for name in files or ():
+            tx.insert_later(change_files, (changeid, name))
+        for name, pair in _sourced(properties or {}).items():
+            tx.insert_later(change_properties, (changeid, name, json_text(pair)))
+        if src is not None and author:
+            tx.insert_later(change_users, (changeid, _user(tx, author)))
+        tx.emit(Change, changeid, "new")
+        return changeid
+
+
+def _sourced(properties: Any) -> dict[str, Any]:
+    if isinstance(properties, dict):
+        return {
+            name: value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, "Change")  # noqa: PLR2004
+            for name, value in properties.items()
+        }
+    return dict(as_mapping(properties))
+
+
+def _user(tx: Tx, identifier: str) -> int:
+    row = tx.first(_USER, {"identifier": identifier})
+    return row[0] if row else tx.insert(users, identifier=identifier)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 from buildapi.data.builders import Builder
 from buildapi.data.fetch import Context, Plain, Row, find
-from buildapi.data.forcefields import as_row
+from buildapi.data.forcefields import ForceScheduler, as_row
 from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.data.values import Identifier, Json
 from buildapi.db.connect import Params, Reader
+from buildapi.db.tables import schedulers
 from buildapi.errors import NoSuchResource
 
 
@@ -46,11 +49,19 @@ class ForceSchedulers(Plain):
         if "schedulername" in bound:
             if bound["schedulername"] not in known:
                 raise NoSuchResource(f"there is no force scheduler {bound['schedulername']}")
-            return [as_row(known[bound["schedulername"]])]
+            return _rows(reader, [known[bound["schedulername"]]])
         if "builderid" not in bound:
-            return [as_row(scheduler) for scheduler in known.values()]
+            return _rows(reader, known.values())
         try:
             builder = find(reader, Builder, pattern, bound, context.restriction)["name"]
         except NoSuchResource:
             return []
-        return [as_row(s) for s in known.values() if builder in s.builder_names]
+        return _rows(reader, [s for s in known.values() if builder in s.builder_names])
+
+
+_DISABLED = sa.select(schedulers.c.name).where(schedulers.c.enabled == sa.literal_column("0"))
+
+
+def _rows(reader: Reader, found: Iterable[ForceScheduler]) -> list[Row]:
+    disabled = {name for (name,) in reader.rows(_DISABLED, {})}
+    return [as_row(scheduler, enabled=scheduler.name not in disabled) for scheduler in found]

@@ -14,12 +14,12 @@ from buildapi.data.logs import Log
 from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.db.chunks import Chunk, lines
-from buildapi.db.connect import Params, Reader
+from buildapi.db.connect import Params, Reader, compiled
 from buildapi.db.tables import builders, builds, logchunks, logs, steps, workers
 from buildapi.errors import NoSuchResource
 
-# How much of a log one read takes: long enough to be quick, short enough to hold no snapshot long.
-CHUNKS_PER_READ = 16
+# How much of a log one read takes: enough to be quick, little enough to hold no snapshot long.
+PART_BYTES = 512 * 1024
 
 _OVERLAPPING = (
     sa.select(
@@ -31,7 +31,6 @@ _OVERLAPPING = (
         logchunks.c.first_line <= sa.bindparam("last"),
     )
     .order_by(logchunks.c.first_line)
-    .limit(sa.bindparam("most"))
 )
 
 
@@ -44,14 +43,23 @@ class Part:
     text: bytes
 
 
-def part(reader: Reader, logid: int, first: int, end: int) -> Part:
-    """Read whole lines from ``first`` on, before ``end``: as many as one short read gives."""
-    bounds = {"logid": logid, "first": first, "last": end - 1, "most": CHUNKS_PER_READ}
-    found = [Chunk(*row) for row in reader.rows(_OVERLAPPING, bounds)] if first < end else []
-    if not found:
+def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PART_BYTES) -> Part:
+    """Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long."""
+    if first >= end:
         return Part(first, first, b"")
-    reached = min(found[-1].last_line + 1, end)
-    return Part(first, reached, lines(found, first, reached - 1))
+    pieces, size, reached = [], 0, first
+    ready = compiled(_OVERLAPPING, reader.dialect)
+    bounds = {"logid": logid, "first": first, "last": end - 1}
+    cursor = reader.connection.execute(ready.sql, ready.bound(bounds))
+    for row in cursor:
+        chunk = Chunk(*row)
+        pieces.append(lines([chunk], first, end - 1))
+        size += len(pieces[-1])
+        reached = min(chunk.last_line + 1, end)
+        if size >= most_bytes:
+            break
+    cursor.close()
+    return Part(first, reached, b"".join(pieces))
 
 
 def parts(reader: Reader, logid: int, first: int, end: int) -> Iterator[Part]:
@@ -59,6 +67,26 @@ def parts(reader: Reader, logid: int, first: int, end: int) -> Iterator[Part]:
     while (found := part(reader, logid, first, end)).next > first:
         yield found
         first = found.next
+
+
+_EXTENT = sa.select(logs.c.num_lines, logs.c.complete).where(logs.c.id == sa.bindparam("logid"))
+
+
+def growth(
+    reader: Reader, logid: int, cursor: int | None, offset: int, most_bytes: int
+) -> tuple[int, bool, Part]:
+    """
+    Read what a follower does not have yet: the number of lines, whether that is the end, some lines.
+
+    cursor: the next line; None at the beginning, which is ``offset``, from the end if negative.
+    """
+    row = reader.first(_EXTENT, {"logid": logid})
+    if row is None:
+        raise NoSuchResource(f"log {logid} has been deleted")
+    total, complete = row
+    if cursor is None:
+        cursor = max(0, total + offset) if offset < 0 else offset
+    return total, bool(complete), part(reader, logid, cursor, total, most_bytes)
 
 
 _NAMES = (

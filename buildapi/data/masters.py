@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+
 from buildapi.data.schema import Resource, field, happens
 from buildapi.data.values import Time
+from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
 from buildapi.db.tables import builder_masters, masters
-import sqlalchemy as sa
+from buildapi.db.transaction import Tx
 
 
 class Master(Resource):
@@ -32,3 +35,26 @@ class Master(Resource):
     name: str = field(masters.c.name, "Host and base directory, host:/path.")
     active: bool = field(masters.c.active, "Whether it is running.")
     last_active: Time = field(masters.c.last_active, "When it last said that it is running.")
+
+
+class MasterUpdates(Updates):
+    """What changes masters; their house-keeping stands in ``housekeeping``."""
+
+    @update
+    def findMasterId(self, tx: Tx, name: Name) -> int:
+        """Return the id of the master of this name; make it, not active, if there is none."""
+        return found_or_made(tx, Master, name, active=0, last_active=tx.now)
+
+    @update
+    def masterActive(self, tx: Tx, name: str, masterid: Id) -> None:  # noqa: ARG002  the contract has both
+        """Note that a master is running.  Publishes ``started`` if it was not active before."""
+        was_active = must_exist(tx, Master, masterid)[3]
+        tx.change(masters, masterid, active=1, last_active=tx.now)
+        if not was_active:
+            tell(tx, masterid, "started", active=True)
+
+
+def tell(tx: Tx, masterid: int, event: str, *, active: bool) -> None:
+    """Publish that a master became active, or is no longer."""
+    name = must_exist(tx, Master, masterid)[1]
+    tx.emit(Master, masterid, event, body={"masterid": masterid, "name": name, "active": active})

@@ -6,7 +6,9 @@ import sqlalchemy as sa
 
 from buildapi.data.masters import Master
 from buildapi.data.schema import Resource, embedded, field, happens
+from buildapi.data.updates import Flag, Id, Name, Updates, found_or_made, must_exist, update
 from buildapi.db.tables import masters, scheduler_masters, schedulers
+from buildapi.db.transaction import Tx
 
 
 class Scheduler(Resource):
@@ -41,3 +43,48 @@ class Scheduler(Resource):
         ),
         "The master it runs on.",
     )
+
+
+_MASTER = sa.select(scheduler_masters.c.masterid).where(
+    scheduler_masters.c.schedulerid == sa.bindparam("schedulerid")
+)
+_LEAVE = sa.delete(scheduler_masters).where(
+    scheduler_masters.c.schedulerid == sa.bindparam("schedulerid_")
+)
+
+
+class SchedulerUpdates(Updates):
+    """What changes schedulers."""
+
+    @update
+    def findSchedulerId(self, tx: Tx, name: Name) -> int:
+        """Return the id of the scheduler of this name; make it if there is none."""
+        return found_or_made(tx, Scheduler, name)
+
+    @update
+    def schedulerEnable(self, tx: Tx, schedulerid: Id, v: Flag) -> None:
+        """Let a scheduler ask for builds, or not.  Publishes ``updated``."""
+        must_exist(tx, Scheduler, schedulerid)
+        tx.change(schedulers, schedulerid, enabled=int(v))
+        tx.emit(Scheduler, schedulerid, "updated")
+
+    @update
+    def trySetSchedulerMaster(self, tx: Tx, schedulerid: Id, masterid: Id | None) -> bool:
+        """
+        Give a scheduler to a master, or take it from its master (None).
+
+        Returns whether it is so now: false if another master has it.
+        """
+        must_exist(tx, Scheduler, schedulerid)
+        row = tx.first(_MASTER, {"schedulerid": schedulerid})
+        current = row[0] if row else None
+        if current == masterid:
+            return True
+        if current is not None and masterid is not None:
+            return False
+        if masterid is None:
+            tx.run(_LEAVE, {"schedulerid_": schedulerid})
+        else:
+            tx.insert(scheduler_masters, schedulerid=schedulerid, masterid=masterid)
+        tx.emit(Scheduler, schedulerid, "master")
+        return True

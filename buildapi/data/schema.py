@@ -220,12 +220,12 @@ class Resource:
 
     @classmethod
     def announce(
-        cls, tx: Any, ident: int, event: str, extra: dict[str, Any] | None = None
+        cls, tx: Any, ident: int, event: str, body: dict[str, Any] | None, extra: dict[str, Any]
     ) -> Draft:
         """Read the object back inside ``tx`` and return the event that tells of it."""
-        from buildapi.data.announce import announced  # noqa: PLC0415  it is built on this module
+        from buildapi.data.announce import drafted, told  # noqa: PLC0415  it is built on this module
 
-        return announced(cls, tx, ident, event, extra)
+        return drafted(cls, told(cls, tx, ident), event, body, extra)
 
 
 def _matches(key: Key, value: Column) -> Condition:

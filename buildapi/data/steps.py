@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
+import sqlalchemy as sa
+
 from buildapi.data.builds import Build
 from buildapi.data.schema import Resource, field, happens
+from buildapi.data.updates import Flag, Id, Name, ResultCode, Seconds, Updates, must_exist, update
 from buildapi.data.values import Identifier, Json, Time
+from buildapi.db.hashes import free_step_name
 from buildapi.db.tables import builds, steps
+from buildapi.db.transaction import Tx
 
 
 
@@ -55,3 +62,79 @@ class Step(Resource):
     state_string: str = field(steps.c.state_string, "What it is doing or did, for people.")
     urls: list[Json] = field(steps.c.urls_json, "Links that it gave: a list of {name, url}.")
     hidden: bool = field(steps.c.hidden, "Whether user interfaces should leave it out.")
+
+
+_OF_BUILD = sa.select(steps.c.number, steps.c.name).where(steps.c.buildid == sa.bindparam("buildid"))
+_URLS = sa.select(steps.c.urls_json).where(steps.c.id == sa.bindparam("stepid"))
+
+
+class StepUpdates(Updates):
+    """What happens to steps."""
+
+    @update
+    def addStep(self, tx: Tx, buildid: Id, name: Name) -> tuple[int, int, str]:
+        """
+        Add a step to a build; return ``(stepid, number, name)``.  Publishes ``new``.
+
+        name: cut to 50 characters; a taken one gets ``_1``, ``_2``, …
+        """
+        must_exist(tx, Build, buildid)
+        there = tx.rows(_OF_BUILD, {"buildid": buildid})
+        number = max((n for n, _ in there), default=-1) + 1
+        free = free_step_name(name, {taken for _, taken in there})
+        stepid = tx.insert(
+            steps, buildid=buildid, number=number, name=free, state_string="pending", urls_json="[]"
+        )
+        tx.emit(Step, stepid, "new")
+        return stepid, number, free
+
+    newStep = addStep
+
+    @update
+    def startStep(
+        self,
+        tx: Tx,
+        stepid: Id,
+        started_at: Seconds | None = None,
+        locks_acquired: Flag = False,
+    ) -> None:
+        """Start a step, now or at epoch seconds; locks_acquired: with all its locks.  Publishes ``started``."""
+        must_exist(tx, Step, stepid)
+        at = tx.now if started_at is None else started_at
+        locks = {"locks_acquired_at": at} if locks_acquired else {}
+        tx.change(steps, stepid, started_at=at, **locks)
+        tx.emit(Step, stepid, "started")
+
+    @update
+    def set_step_locks_acquired_at(
+        self, tx: Tx, stepid: Id, locks_acquired_at: Seconds | None = None
+    ) -> None:
+        """Note when a step had all its locks (epoch seconds, else now).  Publishes ``updated``."""
+        must_exist(tx, Step, stepid)
+        at = tx.now if locks_acquired_at is None else locks_acquired_at
+        tx.change(steps, stepid, locks_acquired_at=at)
+        tx.emit(Step, stepid, "updated")
+
+    @update
+    def setStepStateString(self, tx: Tx, stepid: Id, state_string: str) -> None:
+        """Say what a step is doing.  Publishes ``updated``."""
+        must_exist(tx, Step, stepid)
+        tx.change(steps, stepid, state_string=state_string)
+        tx.emit(Step, stepid, "updated")
+
+    @update
+    def addStepURL(self, tx: Tx, stepid: Id, name: str, url: str) -> None:
+        """Add a link to a step; an equal one is kept once.  Publishes ``updated`` in any case."""
+        must_exist(tx, Step, stepid)
+        urls = json.loads(tx.rows(_URLS, {"stepid": stepid})[0][0])
+        link = {"name": name, "url": url}
+        if link not in urls:
+            tx.change(steps, stepid, urls_json=json.dumps([*urls, link]))
+        tx.emit(Step, stepid, "updated")
+
+    @update
+    def finishStep(self, tx: Tx, stepid: Id, results: ResultCode, hidden: Flag) -> None:
+        """End a step now, with its result code.  Publishes ``finished``."""
+        must_exist(tx, Step, stepid)
+        tx.change(steps, stepid, complete_at=tx.now, results=results, hidden=int(hidden))
+        tx.emit(Step, stepid, "finished")

@@ -16,8 +16,20 @@ from buildapi.data.schema import (
     json_array,
     key_names,
 )
+from buildapi.data.updates import (
+    Flag,
+    Id,
+    Seconds,
+    ShortName,
+    Updates,
+    found_or_made,
+    json_text,
+    must_exist,
+    update,
+)
 from buildapi.data.values import Json
 from buildapi.db.tables import builder_masters, configured_workers, connected_workers, workers
+from buildapi.db.transaction import Tx
 
 _configured = configured_workers.join(
     builder_masters, builder_masters.c.id == configured_workers.c.buildermasterid
@@ -113,3 +125,109 @@ class Worker(Resource):
             linked = sa.select(configured_workers.c.workerid).select_from(_configured).where(*narrowed)
             found.append(workers.c.id.in_(linked))
         return cls.source, found
+
+
+_CONFIGURED = (
+    sa.select(builder_masters.c.id, builder_masters.c.builderid)
+    .where(builder_masters.c.masterid == sa.bindparam("masterid"))
+)
+_DECONFIGURE = sa.delete(configured_workers).where(
+    configured_workers.c.workerid == sa.bindparam("workerid_"),
+    configured_workers.c.buildermasterid.in_(
+        sa.select(builder_masters.c.id).where(builder_masters.c.masterid == sa.bindparam("masterid"))
+    ),
+)
+_CONFIGURED_HERE = (
+    sa.select(configured_workers.c.workerid)
+    .select_from(_configured)
+    .where(builder_masters.c.masterid == sa.bindparam("masterid"))
+    .distinct()
+    .order_by(configured_workers.c.workerid)
+)
+_CONNECTION = sa.select(connected_workers.c.id).where(
+    connected_workers.c.workerid == sa.bindparam("workerid"),
+    connected_workers.c.masterid == sa.bindparam("masterid"),
+)
+_DISCONNECT = sa.delete(connected_workers).where(
+    connected_workers.c.workerid == sa.bindparam("workerid_"),
+    connected_workers.c.masterid == sa.bindparam("masterid_"),
+)
+
+
+def deconfigure(tx: Tx, workerid: int, masterid: int) -> None:
+    """Take a worker from all builders of a master."""
+    tx.run(_DECONFIGURE, {"workerid_": workerid, "masterid": masterid})
+
+
+class WorkerUpdates(Updates):
+    """What changes workers."""
+
+    @update
+    def findWorkerId(self, tx: Tx, name: ShortName) -> int:
+        """Return the id of the worker of this name (at most 50 characters); make it if there is none."""
+        return found_or_made(tx, Worker, name, info="{}")
+
+    @update
+    def workerConfigured(self, tx: Tx, workerid: Id, masterid: Id, builderids: list[Id]) -> None:
+        """Make these the builders of a master that a worker builds.  Publishes ``configured``."""
+        must_exist(tx, Worker, workerid)
+        deconfigure(tx, workerid, masterid)
+        here = {builderid: ident for ident, builderid in tx.rows(_CONFIGURED, {"masterid": masterid})}
+        for builderid in dict.fromkeys(builderids):
+            if builderid in here:
+                tx.insert(configured_workers, buildermasterid=here[builderid], workerid=workerid)
+        tx.emit(Worker, workerid, "configured")
+
+    @update
+    def deconfigureAllWorkersForMaster(self, tx: Tx, masterid: Id) -> None:
+        """Take all workers from all builders of a master.  Publishes ``configured`` for each."""
+        for (workerid,) in tx.rows(_CONFIGURED_HERE, {"masterid": masterid}):
+            deconfigure(tx, workerid, masterid)
+            tx.emit(Worker, workerid, "configured")
+
+    @update
+    def workerConnected(
+        self, tx: Tx, workerid: Id, masterid: Id, workerinfo: dict[str, Any]
+    ) -> None:
+        """Note that a worker connected to a master, and what it tells of itself."""
+        must_exist(tx, Worker, workerid)
+        tx.change(workers, workerid, info=json_text(workerinfo))
+        if tx.first(_CONNECTION, {"workerid": workerid, "masterid": masterid}) is None:
+            tx.insert(connected_workers, workerid=workerid, masterid=masterid)
+        tx.emit(Worker, workerid, "connected")
+
+    @update
+    def workerDisconnected(self, tx: Tx, workerid: Id, masterid: Id) -> None:
+        """Note that a worker is no longer connected to a master."""
+        must_exist(tx, Worker, workerid)
+        tx.run(_DISCONNECT, {"workerid_": workerid, "masterid_": masterid})
+        tx.emit(Worker, workerid, "disconnected")
+
+    @update
+    def workerMissing(
+        self,
+        tx: Tx,
+        workerid: Id,
+        masterid: Id,  # noqa: ARG002  the contract has it
+        last_connection: Seconds,
+        notify: list[str],
+    ) -> None:
+        """Tell that a worker is missed.  last_connection: epoch seconds.  notify: mail addresses."""
+        must_exist(tx, Worker, workerid)
+        tx.emit(Worker, workerid, "missing", last_connection=last_connection, notify=notify)
+
+    @update
+    def set_worker_paused(
+        self, tx: Tx, workerid: Id, paused: Flag, pause_reason: str | None = None
+    ) -> None:
+        """Let a worker start no new builds, or let it again.  Publishes ``state_updated``."""
+        must_exist(tx, Worker, workerid)
+        tx.change(workers, workerid, paused=int(paused), pause_reason=pause_reason)
+        tx.emit(Worker, workerid, "state_updated")
+
+    @update
+    def set_worker_graceful(self, tx: Tx, workerid: Id, graceful: Flag) -> None:
+        """Let a worker stop once its builds are done, or not.  Publishes ``state_updated``."""
+        must_exist(tx, Worker, workerid)
+        tx.change(workers, workerid, graceful=int(graceful))
+        tx.emit(Worker, workerid, "state_updated")

@@ -45,14 +45,6 @@ class Counters:
 COLUMNS = ("seq", "at", "topic", "keys", "body", "builderid", "projectid")
 
 
-def numbered(drafts: Sequence[Draft], after: int, at: float) -> list[Event]:
-    """Give ``drafts`` the positions that follow ``after``."""
-    return [
-        Event(seq, draft.topic, at, draft.keys, draft.body, draft.builderid, draft.projectid)
-        for seq, draft in enumerate(drafts, after + 1)
-    ]
-
-
 def rows(events: Iterable[Event]) -> list[tuple[Any, ...]]:
     """Return the events as rows of ``buildapi_events``, in the order of ``COLUMNS``."""
     return [

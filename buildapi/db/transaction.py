@@ -20,7 +20,14 @@ ROWS_PER_INSERT = 64
 class Announcing(Protocol):
     """What can turn a change of one of its objects into an event: a resource type."""
 
-    def announce(self, tx: Tx, ident: int, event: str, extra: dict[str, Any] | None) -> Draft:
+    def announce(
+        self,
+        tx: Tx,
+        ident: int,
+        event: str,
+        body: dict[str, Any] | None,
+        extra: dict[str, Any],
+    ) -> Draft:
         """Read the object back inside ``tx`` and return the event that tells of it."""
 
 
@@ -52,6 +59,7 @@ class Tx(Reader):
         self._logging = logging
         self._seq = seq
         self._pending: dict[sa.Table, list[tuple[Any, ...]]] = {}
+        self._changing: dict[tuple[sa.Table, str], dict[int, Any]] = {}
         self._logged = 0
 
     @property
@@ -71,35 +79,77 @@ class Tx(Reader):
         self.touched.add(table.name)
         self._pending.setdefault(table, []).append(row)
 
+    def change_later(self, table: sa.Table, ident: int, column: str, value: Any) -> None:
+        """Change one column of the row with this ``id`` before the commit, together with its like."""
+        self.touched.add(table.name)
+        self._changing.setdefault((table, column), {})[ident] = value
+
+    def rows(self, statement: sa.ClauseElement, params: Params) -> list[tuple[Any, ...]]:
+        """Run a SELECT; it sees what was to be written later."""
+        self.write_waiting()
+        return super().rows(statement, params)
+
     def change(self, table: sa.Table, ident: int, **values: Any) -> None:
         """Change columns of the row whose primary key is ``ident``."""
         statement = _update(table, tuple(values))
         self.touched.add(table.name)
+        self.write_waiting()
         self.connection.execute(compiled(statement, self.dialect).sql, {**values, "_key": ident})
 
     def run(self, statement: sa.UpdateBase, params: Params | None = None) -> int:
         """Run an INSERT, UPDATE or DELETE; return the number of rows it met."""
         self.touched.add(statement.table.name)  # type: ignore[attr-defined]  # all three have one
+        self.write_waiting()
         ready: Compiled = compiled(statement, self.dialect)
         count: int = self.connection.execute(ready.sql, ready.bound(params or {})).rowcount
         return count
 
-    def emit(self, source: Announcing, ident: int, event: str, **extra: Any) -> None:
-        """Say, in the same transaction, that ``event`` happened to the object ``ident``."""
-        self.say(source.announce(self, ident, event, extra or None))
+    def emit(
+        self,
+        source: Announcing,
+        ident: int,
+        event: str,
+        body: dict[str, Any] | None = None,
+        **extra: Any,
+    ) -> None:
+        """
+        Say, in the same transaction, that ``event`` happened to the object ``ident``.
+
+        The body is the object, with ``extra``; or ``body``, where an event has one of its own.
+        """
+        self.say(source.announce(self, ident, event, body, extra))
 
     def say(self, draft: Draft) -> None:
         """Append an event to the log."""
-        self.events.extend(eventlog.numbered([draft], self.seq, self.at))
+        self.events.append(
+            Event(
+                self._seq + len(self.events) + 1,
+                draft.topic,
+                self.at,
+                draft.keys,
+                draft.body,
+                draft.builderid,
+                draft.projectid,
+            )
+        )
 
     def flush(self) -> None:
-        """Write what waited: rows that were inserted later, and the events."""
-        for table, waiting in self._pending.items():
-            self._insert_all(table, waiting)
-        self._pending.clear()
+        """Write all that waited, and the events."""
+        self.write_waiting()
         if self._logging and self._logged < len(self.events):
             self._insert_all(buildapi_events, eventlog.rows(self.events[self._logged :]))
         self._logged = len(self.events)
+
+    def write_waiting(self) -> None:
+        """Write what was to be inserted or changed later."""
+        if self._pending:
+            for table, waiting in self._pending.items():
+                self._insert_all(table, waiting)
+            self._pending.clear()
+        if self._changing:
+            for (table, column), values in self._changing.items():
+                self._change_all(table, column, values)
+            self._changing.clear()
 
     def count(self, batch: int) -> None:
         """Write the counters of the log: the newest ``seq`` and the number of this batch."""
@@ -124,6 +174,7 @@ class Tx(Reader):
         del self.events[mark:]
         self._logged = mark
         self._pending.clear()
+        self._changing.clear()
         self.memory.clear()
 
     def _insert_all(self, table: sa.Table, rows: list[tuple[Any, ...]]) -> None:
@@ -131,6 +182,14 @@ class Tx(Reader):
             some = rows[start : start + ROWS_PER_INSERT]
             values = [value for row in some for value in row]
             self.connection.execute(_insert_many(table, len(some)), values)
+
+
+    def _change_all(self, table: sa.Table, column: str, values: dict[int, Any]) -> None:
+        waiting = list(values.items())
+        for start in range(0, len(waiting), ROWS_PER_INSERT):
+            some = waiting[start : start + ROWS_PER_INSERT]
+            bound = [part for pair in some for part in pair] + [ident for ident, _ in some]
+            self.connection.execute(_change_many(table, column, len(some)), bound)
 
 
 @lru_cache(maxsize=512)
@@ -150,6 +209,13 @@ def _insert_many(table: sa.Table, rows: int) -> str:
     columns = ", ".join(f'"{column.name}"' for column in table.columns)
     one = f"({', '.join('?' * len(table.columns))})"
     return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join([one] * rows)}"
+
+
+@lru_cache(maxsize=512)
+def _change_many(table: sa.Table, column: str, rows: int) -> str:
+    cases = " WHEN ? THEN ?" * rows
+    idents = ", ".join("?" * rows)
+    return f'UPDATE {table.name} SET "{column}" = CASE id{cases} END WHERE id IN ({idents})'
 
 
 _COUNT = (

@@ -1,0 +1,186 @@
+"""
+What happens to logs: lines are appended, the log ends, its chunks are merged.
+
+Appending is the busiest update of a master. What an append needs to know of its log (its number of lines,
+the names of its events) the writer remembers, so a batch of appends reads nothing and writes in
+few statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import orjson
+import sqlalchemy as sa
+from pydantic import Field
+from twisted.internet.defer import Deferred, DeferredLock, fail
+
+from buildapi.data.announce import names, told
+from buildapi.data.logs import Log
+from buildapi.data.steps import Step
+from buildapi.data.updates import Id, Name, Updates, must_exist, update
+from buildapi.db.chunks import Chunk, merged, mergeable, split
+from buildapi.db.connect import Reader
+from buildapi.db.eventlog import Draft
+from buildapi.db.hashes import free_slug
+from buildapi.db.tables import logchunks, logs
+from buildapi.db.transaction import Tx
+from buildapi.errors import BadArgument, Conflict
+
+# Longer texts are cut and compressed in the pool: 64 KB at zlib's level 9 take 20 ms.
+MOST_INLINE = 4096
+
+_SLUGS = sa.select(logs.c.slug).where(logs.c.stepid == sa.bindparam("stepid"))
+_SIZES = (
+    sa.select(
+        logchunks.c.first_line, logchunks.c.last_line, sa.func.length(logchunks.c.content)
+    )
+    .where(logchunks.c.logid == sa.bindparam("logid"))
+    .order_by(logchunks.c.first_line)
+)
+_BETWEEN = sa.and_(
+    logchunks.c.logid == sa.bindparam("logid_"),
+    logchunks.c.first_line >= sa.bindparam("first"),
+    logchunks.c.last_line <= sa.bindparam("last"),
+)
+_RUN = sa.select(
+    logchunks.c.first_line, logchunks.c.last_line, logchunks.c.content, logchunks.c.compressed
+).where(_BETWEEN).order_by(logchunks.c.first_line)
+_DROP = sa.delete(logchunks).where(_BETWEEN)
+
+
+@dataclass
+class _Head:
+    """What the writer knows of a log that it appends to."""
+
+    object: dict[str, Any]
+    topic: str
+    keys: tuple[str, ...]
+    builderid: int | None
+    projectid: int | None
+
+
+def _head(tx: Tx, logid: int) -> _Head:
+    head: _Head | None = tx.memory.get(("log", logid))
+    if head is None:
+        it = told(Log, tx, logid)
+        head = _Head(it.object, *names(Log, it.words, "append"), it.builderid, it.projectid)
+        tx.memory["log", logid] = head
+    return head
+
+
+class LogUpdates(Updates):
+    """What happens to logs."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # Logs with a long text on its way through the pool: what comes later must wait for it.
+        self._turns: dict[int, DeferredLock] = {}
+
+    @update
+    def addLog(
+        self, tx: Tx, stepid: Id, name: Name, type: Annotated[str, Field(pattern="^[a-z]$")]  # noqa: A002
+    ) -> int:
+        """
+        Add a log to a step; return its id.  Publishes ``newlog``.
+
+        type: ``s`` stdio (lines begin with o, e or h), ``t`` text, ``h`` HTML.
+        """
+        must_exist(tx, Step, stepid)
+        slug = free_slug(name, {row[0] for row in tx.rows(_SLUGS, {"stepid": stepid})})
+        logid = tx.insert(
+            logs, name=name, slug=slug, stepid=stepid, complete=0, num_lines=0, type=type
+        )
+        tx.emit(Log, logid, "newlog")
+        return logid
+
+    newLog = addLog
+
+    def appendLog(self, logid: int, content: str) -> Deferred[tuple[int, int]]:
+        """
+        Append whole lines; fire with the numbers of the first and last of them.
+
+        content: text that ends with a newline.  Publishes ``append``, without the text.
+        Appends to one log are stored in the order of the calls.
+        Fails with BadArgument, NoSuchResource, Conflict if the log is complete.
+        """
+        if not isinstance(content, str):
+            return fail(BadArgument("appendLog: content: a text is wanted"))
+        if not content.endswith("\n"):
+            return fail(BadArgument("appendLog: content: it must end with a newline"))
+        if len(content) <= MOST_INLINE and logid not in self._turns:
+            return self.append_chunks(logid, split(content, 0, self.log_compression))
+        turn = self._turns.setdefault(logid, DeferredLock())
+        return turn.run(self._append_long, logid, content).addBoth(self._after_turn, logid)
+
+    def _append_long(self, logid: int, content: str) -> Deferred[tuple[int, int]]:
+        method = self.log_compression
+        cutting = self.database.read(lambda _: split(content, 0, method))
+        return cutting.addCallback(lambda chunks: self.append_chunks(logid, chunks))
+
+    def _after_turn(self, result: Any, logid: int) -> Any:
+        turn = self._turns.get(logid)
+        if turn is not None and not turn.locked:
+            del self._turns[logid]
+        return result
+
+    @update
+    def append_chunks(self, tx: Tx, logid: Id, chunks: list[Chunk]) -> tuple[int, int]:
+        """Append text that has been cut into chunks, numbered from line 0."""
+        head = _head(tx, logid)
+        if head.object["complete"]:
+            raise Conflict(f"log {logid} is complete; nothing can be appended")
+        first = last = head.object["num_lines"]
+        for chunk in chunks:
+            last = first + chunk.last_line
+            row = (logid, first + chunk.first_line, last, chunk.content, chunk.compressed)
+            tx.insert_later(logchunks, row)
+        head.object["num_lines"] = last + 1
+        tx.change_later(logs, logid, "num_lines", last + 1)
+        body = orjson.dumps(head.object)
+        tx.say(Draft(head.topic, head.keys, body, head.builderid, head.projectid))
+        return first, last
+
+    @update
+    def finishLog(self, tx: Tx, logid: Id) -> None:
+        """End a log: it gets no more lines.  Publishes ``complete``."""
+        must_exist(tx, Log, logid)
+        tx.change(logs, logid, complete=1)
+        tx.memory.pop(("log", logid), None)
+        tx.emit(Log, logid, "complete")
+
+    def compressLog(self, logid: int) -> Deferred[int]:
+        """
+        Merge and compress neighbouring chunks; fire with the bytes saved, maybe negative.
+
+        Nothing that a GET shows changes; each run of chunks is a transaction of its own.
+        """
+        return Deferred.fromCoroutine(self._compressed(logid))
+
+    async def _compressed(self, logid: int) -> int:
+        sizes = await self.database.read(lambda reader: _sizes(reader, logid))
+        saved = 0
+        for first, last in mergeable(sizes):
+            run = {"logid_": logid, "first": first, "last": last}
+            new = await self.database.read(lambda r, run=run: self._merged(r, run))  # type: ignore[misc]
+            await self.replace_chunks(logid, first, last, new)
+            saved += sum(s for a, b, s in sizes if first <= a and b <= last) - len(new.content or b"")
+        return saved
+
+    def _merged(self, reader: Reader, run: dict[str, int]) -> Chunk:
+        return merged([Chunk(*row) for row in reader.rows(_RUN, run)], self.log_compression)
+
+    @update
+    def replace_chunks(self, tx: Tx, logid: Id, first: Id, last: Id, new: Chunk) -> None:
+        """Put one chunk in the place of those that hold these lines."""
+        tx.run(_DROP, {"logid_": logid, "first": first, "last": last})
+        tx.insert_later(
+            logchunks, (logid, new.first_line, new.last_line, new.content, new.compressed)
+        )
+
+
+def _sizes(reader: Reader, logid: int) -> Sequence[tuple[int, int, int]]:
+    must_exist(reader, Log, logid)
+    return [(a, b, size or 0) for a, b, size in reader.rows(_SIZES, {"logid": logid})]

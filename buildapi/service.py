@@ -1,0 +1,186 @@
+"""
+``BuildAPI``: the service that a build master embeds.
+
+    api = BuildAPI(Settings(), master="ci.example.org:/srv/ci")
+    api.setServiceParent(master)
+    await api.ready()
+    buildid, number = await api.data.updates.newBuild(builderid, buildrequestid, workerid)
+
+It owns the database, the bus, the data API and the web. It starts in that order and stops in the opposite one: it
+accepts no more requests, finishes the work that it accepted within a deadline, and closes.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, TimeoutError as DeadlinePassed, fail, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from buildapi.data.api import DataAPI
+from buildapi.data.control import Control
+from buildapi.data.gate import Gate
+from buildapi.data.state import State
+from buildapi.db.engine import Database
+from buildapi.db.writer import Committed
+from buildapi.errors import BuildAPIError, CannotOpen, Stopping
+from buildapi.mq.bus import Bus
+from buildapi.settings import Settings
+from buildapi.www.app import Web
+from buildapi.www.listening import is_loopback
+
+_log = Logger()
+
+
+class BuildAPI(MultiService):
+    """
+    The data API and message bus of one build master.
+
+    settings: see ``buildapi.settings``.  master: the name of the master that this process is,
+    ``host:/base/directory``; else the setting server.master; a process without one only serves.
+    reactor: Twisted's, if None.
+
+    After ``ready()``: ``masterid`` (None without a name), ``mq`` the bus, ``data`` the data API
+    with its ``updates``, ``control``, ``state`` a key-value store, ``port`` where it listens.
+    """
+
+    def __init__(self, settings: Settings, master: str | None = None, reactor: Any = None) -> None:
+        MultiService.__init__(self)
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415  importing it installs it
+        self.settings = settings
+        self.master = master if master is not None else settings.server.master
+        self.masterid: int | None = None
+        self.port: IListeningPort | None = None
+        self._reactor = reactor
+        self.mq = Bus()
+        holder = self.master or "buildapi serve"
+        self.database = Database(settings.database, reactor, self._committed, holder)
+        listen = settings.server.listen
+        gate = Gate(loopback_only=listen is None or is_loopback(listen))
+        self.data = DataAPI(self.database, gate, settings.forcescheduler)
+        self.control = Control(self.data, self.mq)
+        self.state = State(self.database)
+        self.web: Web | None = None
+        self._ready: Deferred[BuildAPI] | None = None
+        self._waiting: list[Deferred[BuildAPI]] = []
+        self._outcome: BuildAPI | Failure | None = None
+
+    def startService(self) -> None:
+        """Begin to open the database; ``ready`` tells when everything works."""
+        super().startService()
+        Deferred.fromCoroutine(self._start()).addBoth(self._started)
+
+    def ready(self) -> Deferred[BuildAPI]:
+        """
+        Fire with this service once it works.
+
+        Fails with CannotOpen if the database or the address cannot be used.
+        """
+        if isinstance(self._outcome, Failure):
+            return fail(self._outcome)
+        if self._outcome is not None:
+            return succeed(self._outcome)
+        waiter: Deferred[BuildAPI] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    def reason_not_ready(self) -> str | None:
+        """Return why requests are not served now, as a sentence; None if they are."""
+        if not self.running:
+            return "the service is being stopped"
+        if isinstance(self._outcome, Failure):
+            return str(self._outcome.value)
+        return "the database is being opened" if self._outcome is None else None
+
+    def seq(self) -> int | None:
+        """Return the newest position of the event log, as far as its events have been delivered."""
+        if not self.data.logged or self.database.writer is None:
+            return None
+        return self.data.totals.published
+
+    async def _start(self) -> None:
+        await self.database.open()
+        if self.database.writer is not None:
+            self.mq.begin_after(self.database.writer.seq)
+            self.data.totals.published = self.database.writer.seq
+            if self.master is not None:
+                self.masterid = await self.data.updates.findMasterId(self.master)
+                self.data.updates.masterid = self.masterid
+        elif self.master is not None:
+            found = await self.data.get("masters", filters={"name": self.master})
+            self.masterid = found[0]["masterid"] if found else None
+        self.web = Web(
+            self.settings, self.data, self.control, self.mq, self.seq, self.reason_not_ready
+        )
+        if self.settings.server.listen is not None:
+            await self._listen(self.settings.server.listen)
+
+    async def _listen(self, description: str) -> None:
+        assert self.web is not None  # noqa: S101  _start has made it
+        try:
+            endpoint = serverFromString(self._reactor, description)
+            self.port = await endpoint.listen(self.web.site(access_log=self.settings.server.access_log))
+        except CannotListenError as error:
+            await self.database.close()
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            raise CannotOpen(f"cannot listen on {description}: {reason}") from None
+        except (ValueError, TypeError) as error:
+            await self.database.close()
+            raise CannotOpen(f"{description} is no endpoint to listen on: {error}") from None
+
+    def _started(self, result: Any) -> None:
+        self._outcome = result if isinstance(result, Failure) else self
+        if isinstance(result, Failure) and not result.check(BuildAPIError):
+            _log.failure("buildapi did not start", result)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(self._outcome)  # a Failure makes it an errback
+
+    def _committed(self, committed: Committed) -> None:
+        self.data.totals.changed(committed.touched, committed.seq)
+        self.mq.publish(committed.events)
+
+    def stopService(self) -> Deferred[None]:
+        """Accept no more work, finish what was accepted within the deadline, close."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        stopping = super().stopService()
+        if self._outcome is None:
+            await self.ready().addErrback(lambda _: None)
+        if isinstance(self._outcome, Failure):
+            return
+        if self.port is not None:
+            await self.port.stopListening()
+        if self.web is not None:
+            self.web.close()
+        closing = self.database.close()
+        closing.addTimeout(self.settings.server.stop_deadline_s, self._reactor)
+        try:
+            await closing
+        except DeadlinePassed:
+            _log.warn("accepted work took longer than the deadline; it was given up")
+        self.mq.close()
+        self._outcome = Failure(Stopping("the service has been stopped"))
+        await stopping
+
+    async def __aenter__(self) -> BuildAPI:
+        """Start, and wait until everything works."""
+        self.startService()
+        return await self.ready()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Stop, whatever happened inside."""
+        await self.stopService()

@@ -1,0 +1,69 @@
+"""POST below ``/api/v2``: JSON-RPC calls, carried out by the one ``Control``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.server import NOT_DONE_YET
+
+from buildapi.data.control import Control
+from buildapi.data.gate import ANONYMOUS
+from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
+from buildapi.www import jsonrpc
+
+_log = Logger()
+
+
+class Actions:
+    """Answers control calls."""
+
+    def __init__(self, control: Control, most_bytes: int) -> None:
+        self._control = control
+        self._most_bytes = most_bytes
+
+    def render(self, request: Any, path: bytes) -> int:
+        """Answer a POST on ``path``, the part below ``/api/v2/``."""
+        Deferred.fromCoroutine(self._answered(request, path)).addErrback(
+            lambda failure: _log.failure("a call could not be answered", failure)
+        )
+        return NOT_DONE_YET
+
+    async def _answered(self, request: Any, path: bytes) -> None:
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+        answer = await self._answer(request, path)
+        if gone:
+            return
+        request.setResponseCode(answer.status)
+        headers = request.responseHeaders
+        headers.setRawHeaders(b"content-type", [jsonrpc.CONTENT_TYPE])
+        headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
+        request.write(answer.body)
+        request.finish()
+
+    async def _answer(self, request: Any, path: bytes) -> jsonrpc.Answer:
+        body = request.content.read(self._most_bytes + 1)
+        if len(body) > self._most_bytes:
+            return jsonrpc.refusal(
+                BadRequest(f"the body is longer than {self._most_bytes} bytes; send less"), None
+            )
+        call = jsonrpc.parse(body, request.getHeader("content-type"))
+        if isinstance(call, jsonrpc.Answer):
+            return call
+        try:
+            result = await self._control.call(_text(path), call.method, call.params, ANONYMOUS)
+        except BuildAPIError as error:
+            return jsonrpc.refusal(error, call)
+        except Exception as error:  # noqa: BLE001  every answer is ours, this one too
+            _log.failure("a call failed")
+            return jsonrpc.refusal(error, call)
+        return jsonrpc.answer(call, result)
+
+
+def _text(path: bytes) -> str:
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NoSuchPath("Invalid path: it is no UTF-8") from None

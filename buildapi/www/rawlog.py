@@ -1,0 +1,107 @@
+"""
+Raw downloads of logs: streamed, one short read at a time.
+
+No snapshot is held for the length of a download, and no more is in memory than one read; the
+transport says when it wants more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from buildapi.data.api import DataAPI
+from buildapi.data.fetch import Ask
+from buildapi.data.logchunks import RawLog, part
+
+
+@implementer(IPushProducer)
+class RawDownload:
+    """One download.  refuse: answers the request with an error, as long as nothing was sent."""
+
+    def __init__(
+        self, data: DataAPI, request: Any, ask: Ask, refuse: Callable[[Any, Failure], int]
+    ) -> None:
+        self._data = data
+        self._request = request
+        self._ask = ask
+        self._refuse = refuse
+        self._gone = False
+        self._wanted: Deferred[None] | None = None
+
+    def begin(self) -> None:
+        """Find the log and send it."""
+        self._request.notifyFinish().addErrback(lambda _: self.stopProducing())
+        Deferred.fromCoroutine(self._sent()).addErrback(self._failed)
+
+    async def _sent(self) -> None:
+        log = await self._data.raw(self._ask)
+        if self._gone:
+            return
+        self._head(log)
+        if self._request.method != b"HEAD":
+            self._request.registerProducer(self, True)  # noqa: FBT003  the interface has no names
+            await self._lines(log)
+            if self._gone:
+                return
+            self._request.unregisterProducer()
+        self._request.finish()
+
+    def _head(self, log: RawLog) -> None:
+        headers = self._request.responseHeaders
+        headers.setRawHeaders(b"content-type", [log.content_type])
+        headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
+        if log.type == "h":
+            # What a build prints must never act as a page of ours.
+            headers.setRawHeaders(b"content-security-policy", [b"sandbox"])
+        if self._ask.match.route.kind == "raw":
+            disposition = f"attachment; filename={log.filename}".encode()
+            headers.setRawHeaders(b"content-disposition", [disposition])
+
+    async def _lines(self, log: RawLog) -> None:
+        if log.num_lines:
+            self._request.write(log.heading)
+        first = 0
+        while first < log.num_lines and not self._gone:
+            start = first
+            found = await self._data.database.read(
+                lambda reader: part(reader, log.logid, start, log.num_lines)
+            )
+            if found.next == first:
+                return
+            first = found.next
+            if self._wanted is not None:
+                await self._wanted
+            if not self._gone:
+                self._request.write(log.shown(found.text))
+
+    def _failed(self, failure: Failure) -> None:
+        if self._gone:
+            return
+        if self._request.startedWriting:
+            # Half a log must not look like a whole one: break the connection.
+            self._request.unregisterProducer()
+            self._request.loseConnection()
+        else:
+            self._refuse(self._request, failure)
+
+    def pauseProducing(self) -> None:
+        """Wait with the next lines: the client is slow."""
+        if self._wanted is None:
+            self._wanted = Deferred()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            wanted.callback(None)
+
+    def stopProducing(self) -> None:
+        """Give up: the client has gone."""
+        self._gone = True
+        self.resumeProducing()
