@@ -6,23 +6,26 @@
     await api.ready()
     buildid, number = await api.data.updates.newBuild(builderid, buildrequestid, workerid)
 
-It owns the database, the bus, the data API and the web. It starts in that order and stops in the opposite one: it
-accepts no more requests, finishes the work that it accepted within a deadline, and closes.
+It owns the database, the bus, the data API and the web. It starts in that order and stops in the
+opposite one: it accepts no more requests, finishes the work that it accepted within a deadline, and
+closes.
 """
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, TimeoutError as DeadlinePassed, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import TimeoutError as DeadlinePassed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from buildapi.data.announce import announced
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
 from buildapi.data.gate import Gate
@@ -61,7 +64,7 @@ class BuildAPI(MultiService):
         self._reactor = reactor
         self.mq = Bus()
         holder = self.master or "buildapi serve"
-        self.database = Database(settings.database, reactor, self._committed, holder)
+        self.database = Database(settings.database, reactor, self._committed, announced, holder)
         listen = settings.server.listen
         gate = Gate(loopback_only=listen is None or is_loopback(listen))
         self.data = DataAPI(self.database, gate, settings.forcescheduler)
@@ -74,7 +77,7 @@ class BuildAPI(MultiService):
 
     def startService(self) -> None:
         """Begin to open the database; ``ready`` tells when everything works."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]  # only partly annotated
         Deferred.fromCoroutine(self._start()).addBoth(self._started)
 
     def ready(self) -> Deferred[BuildAPI]:
@@ -126,7 +129,9 @@ class BuildAPI(MultiService):
         assert self.web is not None  # noqa: S101  _start has made it
         try:
             endpoint = serverFromString(self._reactor, description)
-            self.port = await endpoint.listen(self.web.site(access_log=self.settings.server.access_log))
+            self.port = await endpoint.listen(
+                self.web.site(access_log=self.settings.server.access_log)
+            )
         except CannotListenError as error:
             await self.database.close()
             reason = getattr(error.socketError, "strerror", None) or error.socketError
@@ -152,13 +157,13 @@ class BuildAPI(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        stopping = super().stopService()
+        await (super().stopService() or succeed(None))  # type: ignore[no-untyped-call]
         if self._outcome is None:
             await self.ready().addErrback(lambda _: None)
         if isinstance(self._outcome, Failure):
             return
         if self.port is not None:
-            await self.port.stopListening()
+            await (self.port.stopListening() or succeed(None))
         if self.web is not None:
             self.web.close()
         closing = self.database.close()
@@ -169,12 +174,12 @@ class BuildAPI(MultiService):
             _log.warn("accepted work took longer than the deadline; it was given up")
         self.mq.close()
         self._outcome = Failure(Stopping("the service has been stopped"))
-        await stopping
 
-    async def __aenter__(self) -> BuildAPI:
+    async def __aenter__(self) -> Self:
         """Start, and wait until everything works."""
         self.startService()
-        return await self.ready()
+        await self.ready()
+        return self
 
     async def __aexit__(
         self,

@@ -26,6 +26,7 @@ LAYERS = (
     ("data.query",),
     ("data.sql", "data.router"),
     ("data.api",),
+    ("data.control",),
     ("www.*",),
     ("service",),
     ("buildapi", "testing", "client"),

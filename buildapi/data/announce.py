@@ -42,7 +42,7 @@ class Told:
 
 
 @lru_cache(maxsize=256)
-def _reading(resource: type[Resource]) -> Reading:
+def _reading(resource: Any) -> Reading:
     fields = list(resource.fields.values())
     templates = (resource.topic, *resource.slash_keys, *_own_keys(resource))
     names = sorted({name for template in templates for name in placeholders(template)})
@@ -77,7 +77,7 @@ def _tables(source: sa.FromClause) -> list[Any]:
 
 def told(resource: type[Resource], reader: Reader, ident: int) -> Told:
     """Read the object ``ident``; NoSuchResource if there is none."""
-    reading = _reading(resource)
+    reading = _reading(resource)  # type: ignore[arg-type]  # classes hash
     row = reader.first(reading.select, {"ident": ident})
     if row is None:
         raise NoSuchResource(f"there is no {resource.__name__.lower()} {ident}")
@@ -113,3 +113,15 @@ def names(
     beginnings = resource.slash_keys if happening.keys is None else happening.keys
     last = happening.slash or event
     return topic, tuple(f"{key.format_map(words)}/{last}" for key in beginnings)
+
+
+def announced(
+    source: type[Resource],
+    reader: Reader,
+    ident: int,
+    event: str,
+    body: dict[str, Any] | None,
+    extra: dict[str, Any],
+) -> Draft:
+    """Read the object back and return the event that tells of it: what ``Tx.emit`` does."""
+    return drafted(source, told(source, reader, ident), event, body, extra)

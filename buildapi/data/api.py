@@ -1,19 +1,19 @@
 """
 ``DataAPI``: every way to read, control and change what a build master knows.
 
-In process and over the web the same functions answer: a path given as a tuple with keyword arguments
-means the same as the URL.
+In process and over the web the same functions answer: a path given as a tuple with keyword
+arguments means the same as the URL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 
-from buildapi.data import fetch, plainrows
+from buildapi.data import plainrows
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
 from buildapi.data.builds import Build, BuildUpdates
@@ -23,8 +23,8 @@ from buildapi.data.fetch import Ask, Context, Fetched, Plain, Portion, Totals, f
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity, Restriction
-from buildapi.data.logchunks import LogChunk, RawLog, raw_log
 from buildapi.data.housekeeping import Housekeeping
+from buildapi.data.logchunks import LogChunk, RawLog, raw_log
 from buildapi.data.logs import Log
 from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
@@ -40,6 +40,7 @@ from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.workers import Worker
 from buildapi.db.connect import Reader
 from buildapi.db.engine import Database, TooLarge
+from buildapi.db.eventlog import newest
 from buildapi.db.transaction import Tx
 
 T = TypeVar("T")
@@ -72,7 +73,9 @@ class AllUpdates(
 
 
 class Rows(list[Row]):
-    """A list of objects.  total: all matches, before the window.  seq: the position it was read at."""
+    """
+    A list of objects.  total: all matches, before the window.  seq: the position it was read at.
+    """
 
     total: int | None = None
     seq: int | None = None
@@ -81,7 +84,7 @@ class Rows(list[Row]):
 def rows_of(ask: Ask) -> Callable[[Portion], list[Row]]:
     """Return what makes raw rows into dictionaries of plain Python values."""
     if ask.plan is None:
-        return list  # a type whose rows are no SELECT gives dictionaries
+        return cast("Callable[[Portion], list[Row]]", list)  # its rows are dictionaries already
     make = ask.plan.as_python
     return lambda rows: [make(row) for row in rows]
 
@@ -120,9 +123,7 @@ class DataAPI:
         Fails with NoSuchPath, NoSuchResource, BadQuery or Unavailable.
         """
         return Deferred.fromCoroutine(
-            self._get(
-                path, spelled(filters, fields, order, limit, offset, properties), identity
-            )
+            self._get(path, spelled(filters, fields, order, limit, offset, properties), identity)
         )
 
     async def _get(
@@ -133,7 +134,7 @@ class DataAPI:
             path, _, text = path.partition("?")
         match = ROUTER.find(path)
         if text:
-            ask = self.understood("/".join(path.split("/")), text, identity)
+            ask = self.understood(str(path), text, identity)
         else:
             query = parse(match.route.resource, arguments, single=match.route.kind == "one")
             ask = self._asked(match, query, self.gate.restriction(identity))
@@ -165,7 +166,9 @@ class DataAPI:
     def _understood(self, path: str, text: str, restriction: Restriction | None) -> Ask:
         match = ROUTER.match(path)
         single = match.route.kind != "many"
-        return self._asked(match, parse_text(match.route.resource, text, single=single), restriction)
+        return self._asked(
+            match, parse_text(match.route.resource, text, single=single), restriction
+        )
 
     def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
         route = match.route
@@ -176,16 +179,16 @@ class DataAPI:
         ready = None
         if not issubclass(route.resource, Plain):
             ready = plan(shape, self.database.connector.dialect)
-        return Ask(match, query, shape, ready, params_of(match.bound, query, restriction), restriction)
+        return Ask(
+            match, query, shape, ready, params_of(match.bound, query, restriction), restriction
+        )
 
     @property
     def logged(self) -> bool:
         """Whether the event log tells of every change."""
         return self.database.identity is not None and not self.database.settings.foreign_writer
 
-    def fetch(
-        self, ask: Ask, make: Callable[[Portion], T]
-    ) -> Fetched[T] | Deferred[Fetched[T]]:
+    def fetch(self, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T] | Deferred[Fetched[T]]:
         """
         Read what is asked for: at once if it is small, else in the pool.
 
@@ -193,7 +196,9 @@ class DataAPI:
         Raises, or fails with, NoSuchResource and Unavailable.
         """
         try:
-            return self.database.inline(ask.shape, lambda reader: self._read(reader, ask, make, few=True))
+            return self.database.inline(
+                ask.shape, lambda reader: self._read(reader, ask, make, few=True)
+            )
         except TooLarge:
             return self.database.read(lambda reader: self._read(reader, ask, make, few=False))
 
@@ -217,7 +222,7 @@ class DataAPI:
         if few and resource is LogChunk:
             raise TooLarge
         context = Context(ask.restriction, self.forceschedulers)
-        seq = fetch.newest(reader) if self.logged else None
+        seq = newest(reader) if self.logged else None
         rows = resource.objects(
             reader, ask.match.route.pattern, ask.match.bound, ask.query, context
         )

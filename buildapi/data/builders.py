@@ -151,7 +151,8 @@ class BuilderUpdates(Updates):
         """
         Make these the builders of a master.
 
-        Publishes ``started`` for each that is new on it, ``stopped`` for each that it has no longer.
+        Publishes ``started`` for each that is new on it, ``stopped`` for each that it has no
+        longer.
         """
         here = {name: ident for ident, name in tx.rows(_HERE, {"masterid": masterid})}
         for name in sorted(here.keys() - set(builderNames)):

@@ -22,7 +22,7 @@ def _properties(narrowing: Narrowing) -> Column:
         return sa.null()
     where = buildset_properties.c.buildsetid == buildrequests.c.buildsetid
     if narrowing.properties > 0:
-        names = [sa.bindparam(f"p{index}") for index in range(narrowing.properties)]
+        names: list[Column] = [sa.bindparam(f"p{index}") for index in range(narrowing.properties)]
         where = sa.and_(where, buildset_properties.c.property_name.in_(names))
     return json_map(
         buildset_properties.c.property_name,
@@ -61,7 +61,9 @@ class BuildRequest(Resource):
     buildsetid: int = field(buildrequests.c.buildsetid, "The build set it is part of.")
     builderid: int = field(buildrequests.c.builderid, "The builder that should build.")
     priority: int = field(buildrequests.c.priority, "The higher, the sooner it is built.")
-    claimed: bool = field(buildrequest_claims.c.brid.is_not(None), "Whether a master has claimed it.")
+    claimed: bool = field(
+        buildrequest_claims.c.brid.is_not(None), "Whether a master has claimed it."
+    )
     claimed_at: Time | None = field(buildrequest_claims.c.claimed_at, "When it was claimed.")
     claimed_by_masterid: int | None = field(
         buildrequest_claims.c.masterid, "The master that claimed it."

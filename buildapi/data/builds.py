@@ -9,10 +9,19 @@ from pydantic import Field
 
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
-from buildapi.data.workers import Worker
 from buildapi.data.schema import Column, Narrowing, Resource, field, happens, json_map
-from buildapi.data.updates import Id, Name, ResultCode, Updates, as_mapping, json_text, must_exist, update
+from buildapi.data.updates import (
+    Id,
+    Name,
+    ResultCode,
+    Updates,
+    as_mapping,
+    json_text,
+    must_exist,
+    update,
+)
 from buildapi.data.values import SourcedProperties, Time
+from buildapi.data.workers import Worker
 from buildapi.db.tables import (
     build_properties,
     builders,
@@ -31,10 +40,16 @@ def property_map(properties: int) -> Column:
     """Return the properties of a build as JSON: all (-1), or those of so many names."""
     where = build_properties.c.buildid == builds.c.id
     if properties > 0:
-        names = [sa.bindparam(f"p{index}") for index in range(properties)]
+        names: list[Column] = [sa.bindparam(f"p{index}") for index in range(properties)]
         where = sa.and_(where, build_properties.c.name.in_(names))
     source = sa.func.json_quote(build_properties.c.source)
-    pair = sa.literal_column("'['").concat(build_properties.c.value).concat(", ").concat(source).concat("]")
+    pair = (
+        sa.literal_column("'['")
+        .concat(build_properties.c.value)
+        .concat(", ")
+        .concat(source)
+        .concat("]")
+    )
     return json_map(build_properties.c.name, pair, build_properties, where)
 
 
@@ -117,7 +132,9 @@ class Build(Resource):
     number: int = field(builds.c.number, "Its number among its builder's, from 1.")
     builderid: int = field(builds.c.builderid, "The builder it is a build of.")
     buildrequestid: int = field(builds.c.buildrequestid, "The request it answers.")
-    workerid: int | None = field(builds.c.workerid, "The worker it runs on; null once that is deleted.")
+    workerid: int | None = field(
+        builds.c.workerid, "The worker it runs on; null once that is deleted."
+    )
     masterid: int = field(builds.c.masterid, "The master that runs it.")
     started_at: Time = field(builds.c.started_at, "When it began.")
     complete: bool = field(builds.c.complete_at.is_not(None), "Whether it has ended.")

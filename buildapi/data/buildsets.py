@@ -30,7 +30,9 @@ class Buildset(Resource):
     rebuilt_buildid: int | None = field(buildsets.c.rebuilt_buildid, "The build it repeats.")
     submitted_at: int = field(buildsets.c.submitted_at, "When it was asked for (epoch seconds).")
     complete: bool = field(buildsets.c.complete, "Whether all its requests are complete.")
-    complete_at: int | None = field(buildsets.c.complete_at, "When it was completed (epoch seconds).")
+    complete_at: int | None = field(
+        buildsets.c.complete_at, "When it was completed (epoch seconds)."
+    )
     results: int | None = field(buildsets.c.results, "The worst result; -1 while incomplete.")
     sourcestamps: list[Json] = field(
         embedded_list(

@@ -62,8 +62,8 @@ def _brought_in(this: Condition) -> Condition:
     """
     Return the condition that a change came into the build for which ``this`` holds.
 
-    For each source stamp of the build: its newest change and that one's parents, one by one, until the
-    change of the last successful earlier build of the builder from the same places.
+    For each source stamp of the build: its newest change and that one's parents, one by one, until
+    the change of the last successful earlier build of the builder from the same places.
     """
     me = sa.select(builds).where(this).cte("me")
     ours = _sourcestamps_of(me).cte("ours")
@@ -72,14 +72,18 @@ def _brought_in(this: Condition) -> Condition:
     theirs = _sourcestamps_of(earlier).correlate(earlier).subquery("theirs")
     here = sa.select(ours).subquery("here")
     missing_there = sa.exists(
-        sa.select(ours.c.id).where(
-            ~sa.exists(sa.select(theirs.c.id).where(_same_place(theirs, ours)).correlate(ours, earlier))
-        ).correlate(earlier)
+        sa.select(ours.c.id)
+        .where(
+            ~sa.exists(
+                sa.select(theirs.c.id).where(_same_place(theirs, ours)).correlate(ours, earlier)
+            )
+        )
+        .correlate(earlier)
     )
     missing_here = sa.exists(
-        sa.select(theirs.c.id).where(
-            ~sa.exists(sa.select(here.c.id).where(_same_place(theirs, here)).correlate(theirs))
-        ).correlate(earlier)
+        sa.select(theirs.c.id)
+        .where(~sa.exists(sa.select(here.c.id).where(_same_place(theirs, here)).correlate(theirs)))
+        .correlate(earlier)
     )
     previous = (
         sa.select(earlier.c.buildrequestid)
@@ -154,7 +158,9 @@ class Change(Resource):
     author: str = field(changes.c.author, "Who wrote it.")
     committer: str | None = field(changes.c.committer, "Who committed it, if that is known.")
     files: list[str] = field(
-        Listed(change_files.c.filename, change_files, change_files.c.changeid == changes.c.changeid),
+        Listed(
+            change_files.c.filename, change_files, change_files.c.changeid == changes.c.changeid
+        ),
         "The files it touches.",
     )
     comments: str = field(changes.c.comments, "What the author says of it.")
@@ -254,12 +260,14 @@ class ChangeUpdates(Updates):
 
 
 def _sourced(properties: Any) -> dict[str, Any]:
-    if isinstance(properties, dict):
-        return {
-            name: value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, "Change")  # noqa: PLR2004
-            for name, value in properties.items()
-        }
-    return dict(as_mapping(properties))
+    """Return ``{name: (value, source)}``; a bare value comes from the change itself."""
+    if not isinstance(properties, dict):
+        return dict(as_mapping(properties))
+    return {name: v if _is_pair(v) else (v, "Change") for name, v in properties.items()}
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == len(("value", "source"))
 
 
 def _user(tx: Tx, identifier: str) -> int:

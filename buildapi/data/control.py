@@ -15,8 +15,8 @@ import orjson
 from twisted.internet.defer import Deferred
 
 from buildapi.data.api import ROUTER, DataAPI
-from buildapi.data.builds import Build
 from buildapi.data.buildrequests import BuildRequest
+from buildapi.data.builds import Build
 from buildapi.data.forcefields import SOURCE, validate
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import Action, Identity, Scope
@@ -26,7 +26,14 @@ from buildapi.data.schedulers import Scheduler
 from buildapi.data.values import boolean
 from buildapi.db.eventlog import Draft
 from buildapi.db.transaction import Tx
-from buildapi.errors import BadArgument, Conflict, Forbidden, NoSuchAction, NoSuchResource, Unavailable
+from buildapi.errors import (
+    BadArgument,
+    Conflict,
+    Forbidden,
+    NoSuchAction,
+    NoSuchResource,
+    Unavailable,
+)
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
@@ -52,7 +59,8 @@ class Control:
 
     def obey(self, callback: Callable[[Event], None]) -> Listener:
         """
-        Get the control messages (``control.#``); what needs a master is accepted while somebody does.
+        Get the control messages (``control.#``); what needs a master is accepted while somebody
+        does.
 
         callback: called on the reactor thread; the message is ``{"reason": text}``.
         """
@@ -60,9 +68,7 @@ class Control:
         self._masters.append(listener)
         return listener
 
-    def call(
-        self, path: str, action: str, params: Params, identity: Identity
-    ) -> Deferred[Any]:
+    def call(self, path: str, action: str, params: Params, identity: Identity) -> Deferred[Any]:
         """
         Do ``action`` on the object at ``path``; fire with its result, as JSON-RPC tells it.
 
@@ -94,7 +100,9 @@ class Control:
         build = await self._object(match, identity)
         reason = _reason(params)
         if not build["complete"]:
-            await self._tell("build", "builds", build["buildid"], "stop", reason, build["builderid"])
+            await self._tell(
+                "build", "builds", build["buildid"], "stop", reason, build["builderid"]
+            )
 
     async def _rebuild(self, match: Match, params: Params, identity: Identity) -> list[Any]:  # noqa: ARG002  one signature for all
         build = await self._object(match, identity)
@@ -138,7 +146,9 @@ class Control:
             raise NoSuchResource(f"there is no force scheduler {name}")
         wanted = validate(scheduler, params, owner=identity.name)
         found = await self._data.get(
-            "builders", filters={"name": list(scheduler.builder_names)}, fields=["builderid", "name"]
+            "builders",
+            filters={"name": list(scheduler.builder_names)},
+            fields=["builderid", "name"],
         )
         builderids = [row["builderid"] for row in found]
         if wanted.builderid is not None:

@@ -1,12 +1,13 @@
 """
 From an understood request to rows, on the thread that reads.
 
-A page, its total and ``seq`` come from one snapshot. Rows come in portions, so that a long list neither fills
-the memory as Python objects nor keeps the interpreter lock from the reactor.
+A page, its total and ``seq`` come from one snapshot. Rows come in portions, so that a long list
+neither fills the memory as Python objects nor keeps the interpreter lock from the reactor.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from buildapi.db.eventlog import newest
 from buildapi.errors import NoSuchResource
 
 T = TypeVar("T")
-Portion = list[tuple[Any, ...]]
+Portion = list[Any]
 PORTION = 200
 
 
@@ -160,9 +161,7 @@ def find(
     restriction: Restriction | None,
 ) -> Row:
     """Read the one object that a path of this pattern means; NoSuchResource if there is none."""
-    shape = shape_of(
-        resource, pattern, EVERYTHING, restriction, single=True, with_seq=False
-    )
+    shape = shape_of(resource, pattern, EVERYTHING, restriction, single=True, with_seq=False)
     ready = plan(shape, reader.dialect)
     params = params_of(bound, EVERYTHING, restriction)
     row = reader.connection.execute(ready.page.sql, ready.page.bound(params)).fetchone()
@@ -173,18 +172,24 @@ def find(
 
 @dataclass(frozen=True)
 class Context:
-    """What rows may depend on besides the database: rights, and what the master is configured with."""
+    """
+    What rows may depend on besides the database: rights, and what the master is configured with.
+    """
 
     restriction: Restriction | None
     forceschedulers: Mapping[str, ForceScheduler]
 
 
-class Plain(Resource):
+class Plain(Resource, ABC):
     """A resource type whose rows are not a SELECT."""
 
     @classmethod
+    @abstractmethod
     def objects(
         cls, reader: Reader, pattern: str, bound: Params, query: Query, context: Context
     ) -> list[Row]:
-        """Return the objects a path means, before filters; a single one must be there."""
-        raise NoSuchResource(pattern)
+        """
+        Return the objects that a path means, before filters and window.
+
+        Raises NoSuchResource if a single one is not there.
+        """

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from buildapi.data.builders import Builder
-from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.fetch import Context, Plain, find
 from buildapi.data.forcefields import ForceScheduler, as_row
+from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.data.values import Identifier, Json

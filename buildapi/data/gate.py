@@ -25,7 +25,9 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks.  name: as told to others, ``owner`` in control calls.  trusted: the master itself."""
+    """
+    Who asks.  name: as told to others, ``owner`` in control calls.  trusted: the master itself.
+    """
 
     name: str = "anonymous"
     trusted: bool = False
@@ -37,7 +39,9 @@ MASTER = Identity("master", trusted=True)
 
 @dataclass(frozen=True)
 class Scope:
-    """What something belongs to: a resource type or a kind of event, and its builder and project."""
+    """
+    What something belongs to: a resource type or a kind of event, and its builder and project.
+    """
 
     kind: str
     builderid: int | None = None
@@ -67,12 +71,14 @@ class Gate:
         if self.loopback_only or identity.trusted:
             return None
         return (
-            "control is refused, because this server listens on more than the loopback interface "
-            "and has no way yet to know who you are; call it on 127.0.0.1 of a server that listens there only"
+            "control is refused: this server listens on more than the loopback interface and "
+            "can't know who you are; let it listen on 127.0.0.1 only"
         )
 
     def restriction(self, identity: Identity) -> Restriction | None:  # noqa: ARG002  later rules ask it
-        """Return what ``identity`` must not see in lists and streams; None: everything is visible."""
+        """
+        Return what ``identity`` must not see in lists and streams; None: everything is visible.
+        """
         return None
 
     def sees(self, identity: Identity, event: Event) -> bool:

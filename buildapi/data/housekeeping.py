@@ -1,22 +1,21 @@
 """
-When a master stops or is lost: its builds end, its requests go back, its workers and schedulers are freed.
+When a master stops or is lost: its builds end, its requests go back, its workers and schedulers are
+freed.
 """
 
 from __future__ import annotations
 
-
 import sqlalchemy as sa
 
-from buildapi.data.builds import Build
 from buildapi.data.builders import BuilderUpdates
-from buildapi.data.logs import Log
-from buildapi.data.masters import MasterUpdates, tell
 from buildapi.data.buildrequests import BuildRequest
+from buildapi.data.builds import Build
+from buildapi.data.logs import Log
+from buildapi.data.masters import Master, MasterUpdates, tell
 from buildapi.data.results import RETRY
 from buildapi.data.schedulers import SchedulerUpdates
 from buildapi.data.steps import Step
 from buildapi.data.updates import Flag, Id, must_exist, update
-from buildapi.data.masters import Master
 from buildapi.data.workers import WorkerUpdates
 from buildapi.db.tables import (
     buildrequest_claims,
@@ -33,15 +32,21 @@ from buildapi.db.transaction import Tx
 # A master that has not said for ten minutes that it runs is lost.
 EXPIRY_S = 600
 
-_BUILDS = sa.select(builds.c.id).where(
-    builds.c.masterid == sa.bindparam("masterid"), builds.c.complete_at.is_(None)
-).order_by(builds.c.id)
-_STEPS = sa.select(steps.c.id).where(
-    steps.c.buildid == sa.bindparam("buildid"), steps.c.complete_at.is_(None)
-).order_by(steps.c.id)
-_LOGS = sa.select(logs.c.id).where(
-    logs.c.stepid == sa.bindparam("stepid"), logs.c.complete == sa.literal_column("0")
-).order_by(logs.c.id)
+_BUILDS = (
+    sa.select(builds.c.id)
+    .where(builds.c.masterid == sa.bindparam("masterid"), builds.c.complete_at.is_(None))
+    .order_by(builds.c.id)
+)
+_STEPS = (
+    sa.select(steps.c.id)
+    .where(steps.c.buildid == sa.bindparam("buildid"), steps.c.complete_at.is_(None))
+    .order_by(steps.c.id)
+)
+_LOGS = (
+    sa.select(logs.c.id)
+    .where(logs.c.stepid == sa.bindparam("stepid"), logs.c.complete == sa.literal_column("0"))
+    .order_by(logs.c.id)
+)
 _CLAIMS = (
     sa.select(buildrequest_claims.c.brid)
     .join(buildrequests, buildrequests.c.id == buildrequest_claims.c.brid)
@@ -52,17 +57,25 @@ _CLAIMS = (
     .order_by(buildrequest_claims.c.brid)
 )
 _UNCLAIM = sa.delete(buildrequest_claims).where(buildrequest_claims.c.brid == sa.bindparam("brid_"))
-_SCHEDULERS = sa.select(scheduler_masters.c.schedulerid).where(
-    scheduler_masters.c.masterid == sa.bindparam("masterid")
-).order_by(scheduler_masters.c.schedulerid)
-_CONNECTED = sa.select(connected_workers.c.workerid).where(
-    connected_workers.c.masterid == sa.bindparam("masterid")
-).order_by(connected_workers.c.workerid)
-_SILENT = sa.select(masters.c.id).where(
-    masters.c.active != sa.literal_column("0"),
-    masters.c.last_active < sa.bindparam("before"),
-    masters.c.id != sa.bindparam("me"),
-).order_by(masters.c.id)
+_SCHEDULERS = (
+    sa.select(scheduler_masters.c.schedulerid)
+    .where(scheduler_masters.c.masterid == sa.bindparam("masterid"))
+    .order_by(scheduler_masters.c.schedulerid)
+)
+_CONNECTED = (
+    sa.select(connected_workers.c.workerid)
+    .where(connected_workers.c.masterid == sa.bindparam("masterid"))
+    .order_by(connected_workers.c.workerid)
+)
+_SILENT = (
+    sa.select(masters.c.id)
+    .where(
+        masters.c.active != sa.literal_column("0"),
+        masters.c.last_active < sa.bindparam("before"),
+        masters.c.id != sa.bindparam("me"),
+    )
+    .order_by(masters.c.id)
+)
 
 
 def finish_step(tx: Tx, stepid: int, results: int) -> None:
@@ -97,7 +110,10 @@ class Housekeeping(MasterUpdates, BuilderUpdates, SchedulerUpdates, WorkerUpdate
 
     @update
     def masterStopped(self, tx: Tx, name: str, masterid: Id) -> None:  # noqa: ARG002  the contract has both
-        """Note that a master has stopped, and clear up after it.  Publishes ``stopped`` if it was active."""
+        """
+        Note that a master has stopped, and clear up after it.  Publishes ``stopped`` if it was
+        active.
+        """
         self._stopped(tx, masterid, force=False)
 
     @update
@@ -141,4 +157,6 @@ class Housekeeping(MasterUpdates, BuilderUpdates, SchedulerUpdates, WorkerUpdate
             tell(tx, masterid, "stopped", active=False)
 
 
-_INACTIVE = sa.select(masters.c.id).where(masters.c.active == sa.literal_column("0")).order_by(masters.c.id)
+_INACTIVE = (
+    sa.select(masters.c.id).where(masters.c.active == sa.literal_column("0")).order_by(masters.c.id)
+)

@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.fetch import Context, Plain, find
 from buildapi.data.gate import Restriction
 from buildapi.data.logs import Log
+from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.db.chunks import Chunk, lines
@@ -76,7 +77,8 @@ def growth(
     reader: Reader, logid: int, cursor: int | None, offset: int, most_bytes: int
 ) -> tuple[int, bool, Part]:
     """
-    Read what a follower does not have yet: the number of lines, whether that is the end, some lines.
+    Read what a follower does not have yet: the number of lines, whether that is the end, some
+    lines.
 
     cursor: the next line; None at the beginning, which is ``offset``, from the end if negative.
     """
@@ -123,9 +125,7 @@ class RawLog:
         return b"\n".join([line[1:] for line in text.split(b"\n")])
 
 
-def raw_log(
-    reader: Reader, pattern: str, bound: Params, restriction: Restriction | None
-) -> RawLog:
+def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restriction | None) -> RawLog:
     """Read what a raw path means; NoSuchResource if there is no such log."""
     log = find(reader, Log, pattern, bound, restriction)
     names = reader.first(_NAMES, {"logid": log["logid"]})

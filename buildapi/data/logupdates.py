@@ -1,9 +1,9 @@
 """
 What happens to logs: lines are appended, the log ends, its chunks are merged.
 
-Appending is the busiest update of a master. What an append needs to know of its log (its number of lines,
-the names of its events) the writer remembers, so a batch of appends reads nothing and writes in
-few statements.
+Appending is the busiest update of a master. What an append needs to know of its log (its number of
+lines, the names of its events) the writer remembers, so a batch of appends reads nothing and writes
+in few statements.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from buildapi.data.announce import names, told
 from buildapi.data.logs import Log
 from buildapi.data.steps import Step
 from buildapi.data.updates import Id, Name, Updates, must_exist, update
-from buildapi.db.chunks import Chunk, merged, mergeable, split
+from buildapi.db.chunks import Chunk, mergeable, merged, split
 from buildapi.db.connect import Reader
 from buildapi.db.eventlog import Draft
 from buildapi.db.hashes import free_slug
@@ -34,9 +34,7 @@ MOST_INLINE = 4096
 
 _SLUGS = sa.select(logs.c.slug).where(logs.c.stepid == sa.bindparam("stepid"))
 _SIZES = (
-    sa.select(
-        logchunks.c.first_line, logchunks.c.last_line, sa.func.length(logchunks.c.content)
-    )
+    sa.select(logchunks.c.first_line, logchunks.c.last_line, sa.func.length(logchunks.c.content))
     .where(logchunks.c.logid == sa.bindparam("logid"))
     .order_by(logchunks.c.first_line)
 )
@@ -45,9 +43,13 @@ _BETWEEN = sa.and_(
     logchunks.c.first_line >= sa.bindparam("first"),
     logchunks.c.last_line <= sa.bindparam("last"),
 )
-_RUN = sa.select(
-    logchunks.c.first_line, logchunks.c.last_line, logchunks.c.content, logchunks.c.compressed
-).where(_BETWEEN).order_by(logchunks.c.first_line)
+_RUN = (
+    sa.select(
+        logchunks.c.first_line, logchunks.c.last_line, logchunks.c.content, logchunks.c.compressed
+    )
+    .where(_BETWEEN)
+    .order_by(logchunks.c.first_line)
+)
 _DROP = sa.delete(logchunks).where(_BETWEEN)
 
 
@@ -81,7 +83,11 @@ class LogUpdates(Updates):
 
     @update
     def addLog(
-        self, tx: Tx, stepid: Id, name: Name, type: Annotated[str, Field(pattern="^[a-z]$")]  # noqa: A002
+        self,
+        tx: Tx,
+        stepid: Id,
+        name: Name,
+        type: Annotated[str, Field(pattern="^[a-z]$")],  # noqa: A002
     ) -> int:
         """
         Add a log to a step; return its id.  Publishes ``newlog``.
@@ -166,7 +172,9 @@ class LogUpdates(Updates):
             run = {"logid_": logid, "first": first, "last": last}
             new = await self.database.read(lambda r, run=run: self._merged(r, run))  # type: ignore[misc]
             await self.replace_chunks(logid, first, last, new)
-            saved += sum(s for a, b, s in sizes if first <= a and b <= last) - len(new.content or b"")
+            saved += sum(s for a, b, s in sizes if first <= a and b <= last) - len(
+                new.content or b""
+            )
         return saved
 
     def _merged(self, reader: Reader, run: dict[str, int]) -> Chunk:

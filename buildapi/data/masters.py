@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from buildapi.data.schema import Resource, field, happens
-from buildapi.data.values import Time
 from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
+from buildapi.data.values import Time
 from buildapi.db.tables import builder_masters, masters
 from buildapi.db.transaction import Tx
 

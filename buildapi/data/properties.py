@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from buildapi.data.builds import Build
 from buildapi.data.buildsets import Buildset
 from buildapi.data.changes import Change
-from buildapi.data.fetch import Context, Plain, Row, find
+from buildapi.data.fetch import Context, Plain, find
+from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import Resource, field
 from buildapi.data.values import Json
@@ -27,14 +28,16 @@ _OF_BUILD = sa.select(
 _OF_BUILDSET = sa.select(
     buildset_properties.c.property_name, buildset_properties.c.property_value
 ).where(buildset_properties.c.buildsetid == sa.bindparam("ident"))
-_OF_CHANGE = sa.select(
-    change_properties.c.property_name, change_properties.c.property_value
-).where(change_properties.c.changeid == sa.bindparam("ident"))
+_OF_CHANGE = sa.select(change_properties.c.property_name, change_properties.c.property_value).where(
+    change_properties.c.changeid == sa.bindparam("ident")
+)
 
 
 def of_build(reader: Reader, buildid: int) -> Stored:
     """Read the properties of a build, as first stored."""
-    return [(name, text, source) for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})]
+    return [
+        (name, text, source) for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})
+    ]
 
 
 def of_buildset(reader: Reader, bsid: int) -> Stored:
@@ -95,7 +98,10 @@ class Properties(Plain):
         """Return the one object; NoSuchResource without its owner."""
         stored = _read(reader, pattern, bound, context)
         return [
-            {n: [json.loads(text, parse_constant=_no_constant), source] for n, text, source in stored}
+            {
+                n: [json.loads(text, parse_constant=_no_constant), source]
+                for n, text, source in stored
+            }
         ]
 
 
@@ -110,7 +116,7 @@ class Property(Plain):
     )
 
     name: str = field(sa.null(), "Its name.")
-    source: str = field(sa.null(), "Who set it.")
+    source: str = field(sa.null(), "Who set it.")  # type: ignore[assignment,misc]  # a plain type has no FROM
     value: Json = field(sa.null(), "Its value, as JSON text.")
 
     @classmethod

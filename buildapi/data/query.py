@@ -1,8 +1,8 @@
 """
 What is asked of a resource type: fields, filters, order, window, properties.
 
-Every 400 of a query is born here. A query is parsed once and frozen; its ``shape`` is all of it but the values,
-so that the SQL of a shape is built once.
+Every 400 of a query is born here. A query is parsed once and frozen; its ``shape`` is all of it but
+the values, so that the SQL of a shape is built once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _text(name: str, value: Any) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _parsed_text(resource: type[Resource], text: str, *, single: bool) -> Query:
+def _parsed_text(resource: Any, text: str, *, single: bool) -> Query:
     return parse(resource, arguments(text), single=single)
 
 
@@ -117,7 +117,7 @@ def parse_text(resource: type[Resource], text: str, *, single: bool) -> Query:
         return EVERYTHING
     if len(text) > 500:  # noqa: PLR2004  keep what pollers repeat, not what fills the memory
         return parse(resource, arguments(text), single=single)
-    return _parsed_text(resource, text, single=single)
+    return _parsed_text(resource, text, single=single)  # type: ignore[arg-type]  # classes hash
 
 
 def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
@@ -204,7 +204,7 @@ def _refuse_unknown(resource: type[Resource], grouped: Mapping[str, list[str]]) 
             wrong.append(shown(argument))
     if wrong:
         raise BadQuery(
-            f"unknown argument {', '.join(wrong)}: arguments are field, order, limit, offset, property, "
+            f"unknown argument {', '.join(wrong)}: there are field, order, limit, offset, property "
             f"and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and ge can be given once"
         )
 
@@ -215,7 +215,9 @@ def _filter(resource: type[Resource], argument: str, values: list[str]) -> Filte
         raise BadQuery(f"unknown argument {shown(argument)}")
     field, op = found
     if not field.type.allows(op):
-        raise BadQuery(f"{shown(argument)}: {op} means nothing on {field.name}, a {field.type.kind}")
+        raise BadQuery(
+            f"{shown(argument)}: {op} means nothing on {field.name}, a {field.type.kind}"
+        )
     try:
         parsed = tuple(field.type.parse(value) for value in values)
     except ValueError:
@@ -238,7 +240,9 @@ def _check_selected(
             raise BadQuery(f"order: cannot order on un-selected fields; add field={name}")
     for one in filters:
         if one.field not in fields:
-            raise BadQuery(f"{one.field}: cannot filter on un-selected fields; add field={one.field}")
+            raise BadQuery(
+                f"{one.field}: cannot filter on un-selected fields; add field={one.field}"
+            )
 
 
 def _possible(wanted: Filter) -> Filter:
@@ -257,7 +261,7 @@ def _possible(wanted: Filter) -> Filter:
 def _storable(value: Any) -> bool:
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
-    return SMALLEST <= value <= LARGEST
+    return bool(SMALLEST <= value <= LARGEST)
 
 
 def _comparable_integer(op: Operator, value: int) -> tuple[Operator, int]:

@@ -98,9 +98,9 @@ class BuildsetUpdates(Updates):
         Ask for a build on each builder; return ``(bsid, {builderid: buildrequestid})``.
 
         sourcestamps: ids, or dictionaries of branch, revision, repository, project, codebase and
-        patch_body, patch_level, patch_author, patch_comment, patch_subdir.
-        properties: ``{name: (value, source)}``.
-        Publishes ``new`` of the set and of each request; a set without builders is complete at once.
+        patch_body, patch_level, patch_author, patch_comment, patch_subdir. properties: ``{name:
+        (value, source)}``. Publishes ``new`` of the set and of each request; a set without builders
+        is complete at once.
         """
         for builderid in builderids or ():
             must_exist(tx, Builder, builderid)
@@ -165,20 +165,27 @@ def _stamp(tx: Tx, given: Any) -> int:
 
 
 def _source(given: dict[str, Any]) -> Source:
-    parts = {n: given.pop(f"patch_{n}", None) for n in ("body", "level", "author", "comment", "subdir")}
+    parts = {
+        n: given.pop(f"patch_{n}", None) for n in ("body", "level", "author", "comment", "subdir")
+    }
     body = parts.pop("body")
     if isinstance(body, str):
         body = body.encode()
     patch = None
     if body:
         patch = Patch(body=body, **{name: part for name, part in parts.items() if part is not None})
-    known = {name: value for name, value in given.items() if name not in ("ssid", "patch", "created_at")}
+    known = {
+        name: value for name, value in given.items() if name not in ("ssid", "patch", "created_at")
+    }
     return Source(**known, patch=patch)
 
 
 _COMPLETE = (
     sa.update(buildrequests)
-    .where(buildrequests.c.id == sa.bindparam("brid"), buildrequests.c.complete != sa.literal_column("1"))
+    .where(
+        buildrequests.c.id == sa.bindparam("brid"),
+        buildrequests.c.complete != sa.literal_column("1"),
+    )
     .values(complete=1, results=sa.bindparam("outcome"), complete_at=sa.bindparam("at"))
 )
 _UNCLAIM = sa.delete(buildrequest_claims).where(
@@ -209,7 +216,9 @@ def state_of(tx: Tx, brid: int) -> RequestState:
 
 
 def complete(tx: Tx, brid: int, results: int, at: int) -> int:
-    """Complete a request and say so; return its build set. The caller has looked that it is open."""
+    """
+    Complete a request and say so; return its build set. The caller has looked that it is open.
+    """
     buildsetid: int = must_exist(tx, BuildRequest, brid)[1]
     tx.run(_COMPLETE, {"brid": brid, "outcome": results, "at": at})
     tx.emit(BuildRequest, brid, "complete")
@@ -240,9 +249,7 @@ class BuildRequestUpdates(BuildsetUpdates):
             if row is None or row[0] or row[2] is not None:
                 return False
         for brid in wanted:
-            tx.insert_later(
-                buildrequest_claims, (brid, self.serving, _epoch(claimed_at, tx.now))
-            )
+            tx.insert_later(buildrequest_claims, (brid, self.serving, _epoch(claimed_at, tx.now)))
             tx.emit(BuildRequest, brid, "claimed")
         return True
 
@@ -314,7 +321,8 @@ class BuildRequestUpdates(BuildsetUpdates):
             properties={n: (json.loads(v), s) for n, v, s in of_buildset(tx, bsid)},
             builderids=[buildrequest["builderid"]],
             external_idstring=original["external_idstring"],
-            rebuilt_buildid=original["rebuilt_buildid"] or (first_build and first_build[0]),
+            rebuilt_buildid=original["rebuilt_buildid"]
+            or (first_build[0] if first_build else None),
             parent_buildid=original["parent_buildid"],
             parent_relationship=original["parent_relationship"],
         )

@@ -1,13 +1,13 @@
 """
 Paths: from ``builds/10/steps/compile`` to what it means, and back.
 
-Pure. ``n:`` takes plain ASCII digits, ``i:`` identifiers, ``s:`` and a bare ``:x`` any text; numbers win over names.
+Pure. ``n:`` takes plain ASCII digits, ``i:`` identifiers, ``s:`` and a bare ``:x`` any text;
+numbers win over names.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -15,18 +15,17 @@ from urllib.parse import quote, unquote
 
 from buildapi.data.query import shown
 from buildapi.data.schema import Resource
-from buildapi.data.values import LARGEST
+from buildapi.data.values import IDENTIFIER, LARGEST
 from buildapi.errors import NoSuchPath
 
 Kind = Literal["one", "many", "raw", "raw_inline"]
 KINDS: tuple[Kind, ...] = ("one", "many", "raw", "raw_inline")
 Key = int | str
 
-_IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
 # In this order an element is tried; the bare form is the last because it takes anything.
-_TAKES = {
+_TAKES: dict[str, Callable[[str], bool]] = {
     "n": lambda text: text.isascii() and text.isdigit(),
-    "i": lambda text: _IDENTIFIER.fullmatch(text) is not None,
+    "i": lambda text: IDENTIFIER.fullmatch(text) is not None,
     "s": lambda _: True,
     "": lambda _: True,
 }
@@ -83,7 +82,9 @@ class Router:
         node.route = route
 
     def _match(self, path: str) -> Match:
-        """Return what ``path`` (below /api/v2, still percent-encoded) means, or raise NoSuchPath."""
+        """
+        Return what ``path`` (below /api/v2, still percent-encoded) means, or raise NoSuchPath.
+        """
         try:
             elements = [unquote(e, errors="strict") if "%" in e else e for e in path.split("/")]
         except UnicodeDecodeError:

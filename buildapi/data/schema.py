@@ -30,7 +30,6 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from buildapi.data.values import ValueType, value_type
-from buildapi.db.eventlog import Draft
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,10 @@ class Happening:
     keys: tuple[str, ...] | None = None
 
 
-def happens(
-    doc: str, slash: str | None = "", keys: tuple[str, ...] | None = None
-) -> Happening:
-    """Declare an event; ``slash`` defaults to the same word as in the topic, None means no slash key."""
+def happens(doc: str, slash: str | None = "", keys: tuple[str, ...] | None = None) -> Happening:
+    """
+    Declare an event; ``slash`` defaults to the same word as in the topic, None means no slash key.
+    """
     return Happening(doc, slash, keys)
 
 
@@ -176,7 +175,7 @@ class Resource:
 
     @classmethod
     def line(cls) -> Iterator[type[Resource]]:
-        """Yield this type, its parent, its parent's parent, …"""
+        """Yield this type, its parent, its parent's parent, and so on."""
         current: type[Resource] | None = cls
         while current is not None:
             yield current
@@ -204,7 +203,9 @@ class Resource:
 
     @classmethod
     def up(cls, name: str) -> tuple[sa.FromClause, Column] | None:
-        """Return the field ``name`` of this type or of the nearest ancestor, and the joins to it."""
+        """
+        Return the field ``name`` of this type or of the nearest ancestor, and the joins to it.
+        """
         source = cls.source
         for level in cls.line():
             if name in level.fields:
@@ -217,15 +218,6 @@ class Resource:
     def id_column(cls) -> Column:
         """Return the SQL of the integer id."""
         return cls.fields[cls.ident].sql(Narrowing())
-
-    @classmethod
-    def announce(
-        cls, tx: Any, ident: int, event: str, body: dict[str, Any] | None, extra: dict[str, Any]
-    ) -> Draft:
-        """Read the object back inside ``tx`` and return the event that tells of it."""
-        from buildapi.data.announce import drafted, told  # noqa: PLC0415  it is built on this module
-
-        return drafted(cls, told(cls, tx, ident), event, body, extra)
 
 
 def _matches(key: Key, value: Column) -> Condition:
@@ -242,11 +234,18 @@ def placeholders(template: str) -> list[str]:
 
 def json_array(element: Column, source: sa.FromClause, where: Condition) -> Column:
     """Return a sub-select that gives ``element`` of all matching rows as a JSON array."""
-    return sa.select(sa.func.json_group_array(element)).select_from(source).where(where).scalar_subquery()
+    return (
+        sa.select(sa.func.json_group_array(element))
+        .select_from(source)
+        .where(where)
+        .scalar_subquery()
+    )
 
 
 def json_object(resource: type[Resource]) -> Column:
-    """Return the whole object of ``resource`` as a JSON object, from a row that is selected from."""
+    """
+    Return the whole object of ``resource`` as a JSON object, from a row that is selected from.
+    """
     parts: list[Any] = []
     for name, declared in resource.fields.items():
         parts += [sa.literal_column(f"'{name}'"), as_json(declared)]
@@ -288,7 +287,8 @@ def json_map(name: Column, text: Column, source: sa.FromClause, where: Condition
     """
     Return stored JSON texts as one JSON object: ``{name: text, …}``.
 
-    The texts are joined, not parsed: one stored NaN would make a JSON function fail the whole query.
+    The texts are joined, not parsed: one stored NaN would make a JSON function fail the whole
+    query.
     """
     pair = sa.func.json_quote(name).concat(":").concat(text)
     joined = sa.func.coalesce(sa.func.group_concat(pair, ","), "")

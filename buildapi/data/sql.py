@@ -1,8 +1,9 @@
 """
 From a resource type, a path and a query to SQL.
 
-Pure: builds and compiles each *shape* of a query once (type, path keys, fields, operators with their number of
-values, order), and pairs it with a generated row maker. Values are bound when it runs.
+Pure: builds and compiles each *shape* of a query once (type, path keys, fields, operators with
+their number of values, order), and pairs it with a generated row maker. Values are bound when it
+runs.
 """
 
 from __future__ import annotations
@@ -94,20 +95,19 @@ def _filter_shape(field: Field, one: Filter) -> tuple[Any, ...]:
 
 
 def _passes(value: bool, one: Filter) -> bool:
-    first = one.values[0] if one.values else None
     match one.op:
         case "eq" | "in":
             return value in one.values
         case "ne" | "notin":
             return value not in one.values
         case "lt":
-            return value < first
+            return bool(value < one.values[0])
         case "le":
-            return value <= first
+            return bool(value <= one.values[0])
         case "gt":
-            return value > first
+            return bool(value > one.values[0])
         case _:
-            return value >= first
+            return bool(value >= one.values[0])
 
 
 def params_of(bound: Params, query: Query, restriction: Restriction | None) -> Params:
@@ -165,7 +165,7 @@ def _filters(shape: Shape, narrowing: Narrowing) -> list[Condition]:
         if field.type.kind == "boolean":
             found.append(_boolean(field, op, extent, narrowing))
         else:
-            values = [sa.bindparam(f"f{number}_{index}") for index in range(extent)]
+            values: list[Column] = [sa.bindparam(f"f{number}_{index}") for index in range(extent)]
             found.append(_condition(field, op, values, narrowing))
     return found
 
@@ -235,7 +235,7 @@ def _restricted(
     if scope is None:
         return source, where
     joined, builderid = scope
-    hidden = [sa.bindparam(f"g{index}") for index in range(shape.restricted)]
+    hidden: list[Column] = [sa.bindparam(f"g{index}") for index in range(shape.restricted)]
     ident = resource.id_column()
     unseen = sa.select(ident).select_from(joined).where(builderid.in_(hidden))
     return source, [*where, ident.not_in(unseen.correlate(None))]

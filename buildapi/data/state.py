@@ -1,6 +1,4 @@
-"""
-A small key-value state for pollers and schedulers: Buildbot's ``objects`` and ``object_state``.
-"""
+"""A key-value state for pollers and schedulers: tables ``objects`` and ``object_state``."""
 
 from __future__ import annotations
 
@@ -31,17 +29,18 @@ _VALUE = (
     )
 )
 _OF_KEY = sa.and_(
-    object_state.c.objectid == sa.bindparam("objectid_"), object_state.c.name == sa.bindparam("key_")
+    object_state.c.objectid == sa.bindparam("objectid_"),
+    object_state.c.name == sa.bindparam("key_"),
 )
 _FORGET = sa.delete(object_state).where(_OF_KEY)
 
 
 class State(Updates):
-    """What an object of the configuration remembers: JSON values by name, per (name, class_name)."""
+    """
+    What an object of the configuration remembers: JSON values by name, per (name, class_name).
+    """
 
-    def get(
-        self, name: str, class_name: str, key: str, default: Any = _MISSING
-    ) -> Deferred[Any]:
+    def get(self, name: str, class_name: str, key: str, default: Any = _MISSING) -> Deferred[Any]:
         """Fire with the value; without one, with ``default``, or fail with NoSuchResource."""
 
         def read(reader: Reader) -> Any:

@@ -15,7 +15,6 @@ from buildapi.db.tables import builds, steps
 from buildapi.db.transaction import Tx
 
 
-
 class Step(Resource):
     """One step of a build. Steps have unique ids, but are mostly named within their build."""
 
@@ -52,7 +51,9 @@ class Step(Resource):
 
     stepid: int = field(steps.c.id, "Unique id of this step.")
     number: int = field(steps.c.number, "Its position in the build, from 0.")
-    name: Identifier = field(steps.c.name, "Its name, unique within the build; at most 50 characters.")
+    name: Identifier = field(
+        steps.c.name, "Its name, unique within the build; at most 50 characters."
+    )
     buildid: int = field(steps.c.buildid, "The build it is part of.")
     started_at: Time | None = field(steps.c.started_at, "When it started.")
     locks_acquired_at: Time | None = field(steps.c.locks_acquired_at, "When it had all its locks.")
@@ -64,7 +65,9 @@ class Step(Resource):
     hidden: bool = field(steps.c.hidden, "Whether user interfaces should leave it out.")
 
 
-_OF_BUILD = sa.select(steps.c.number, steps.c.name).where(steps.c.buildid == sa.bindparam("buildid"))
+_OF_BUILD = sa.select(steps.c.number, steps.c.name).where(
+    steps.c.buildid == sa.bindparam("buildid")
+)
 _URLS = sa.select(steps.c.urls_json).where(steps.c.id == sa.bindparam("stepid"))
 
 
@@ -98,7 +101,10 @@ class StepUpdates(Updates):
         started_at: Seconds | None = None,
         locks_acquired: Flag = False,
     ) -> None:
-        """Start a step, now or at epoch seconds; locks_acquired: with all its locks.  Publishes ``started``."""
+        """
+        Start a step, now or at epoch seconds; locks_acquired: with all its locks.  Publishes
+        ``started``.
+        """
         must_exist(tx, Step, stepid)
         at = tx.now if started_at is None else started_at
         locks = {"locks_acquired_at": at} if locks_acquired else {}

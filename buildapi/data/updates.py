@@ -1,9 +1,9 @@
 """
 Update methods: each is one transaction with its events.
 
-``@update`` hides the transaction from callers: they get a Deferred that fires once the change is durably
-committed. Arguments are checked against their annotations before anything is queued. The body is ordinary
-blocking code with no effects but through ``tx``, so it can be run again.
+``@update`` hides the transaction from callers: they get a Deferred that fires once the change is
+durably committed. Arguments are checked against their annotations before anything is queued. The
+body is ordinary blocking code with no effects but through ``tx``, so it can be run again.
 
 Several updates become one transaction by ``within``:
 
@@ -59,7 +59,9 @@ class Updates:
     def serving(self) -> int:
         """The id of the serving master; Conflict if this process is none."""
         if self.masterid is None:
-            raise Conflict("this process is no master: give it a name with the setting server.master")
+            raise Conflict(
+                "this process is no master: give it a name with the setting server.master"
+            )
         return self.masterid
 
 

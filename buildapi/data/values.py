@@ -1,13 +1,14 @@
 """
 The types of fields: from the text of a URL to a value, and what may be asked of them.
 
-A field is annotated with one of these: ``int``, ``str``, ``bool``, ``Time``, ``Identifier``, ``Json``,
-``Binary``, ``SourcedProperties``, ``list[...]`` of them, another resource type, and ``| None`` for
-those that may be null.
+A field is annotated with one of these: ``int``, ``str``, ``bool``, ``Time``, ``Identifier``,
+``Json``, ``Binary``, ``SourcedProperties``, ``list[...]`` of them, another resource type, and ``|
+None`` for those that may be null.
 """
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from typing import Annotated, Any, Literal
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains", "in", "notin"]
 OPERATORS: tuple[Operator, ...] = typing.get_args(Operator)
 ORDERING = ("lt", "le", "gt", "ge")
+
+IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
 
 LARGEST = 2**63 - 1
 SMALLEST = -(2**63)
@@ -73,7 +76,9 @@ class ValueType:
 
 
 def integer(text: str) -> int:
-    """Parse a decimal integer (blanks around it, a sign and ``1_0`` are accepted) or raise ValueError."""
+    """
+    Parse a decimal integer (blanks around it, a sign and ``1_0`` are accepted) or raise ValueError.
+    """
     return int(text.encode("ascii"))
 
 

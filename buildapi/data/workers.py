@@ -52,9 +52,7 @@ def _configured_on(narrowing: Narrowing) -> Column:
         sa.literal_column("'builderid'"),
         builder_masters.c.builderid,
     )
-    where = sa.and_(
-        configured_workers.c.workerid == workers.c.id, *_narrowed(narrowing.keys)
-    )
+    where = sa.and_(configured_workers.c.workerid == workers.c.id, *_narrowed(narrowing.keys))
     return json_array(pair, _configured, where)
 
 
@@ -108,33 +106,39 @@ class Worker(Resource):
     )
     workerinfo: Json = field(workers.c.info, "What it tells of itself: an object of any keys.")
     paused: bool = field(workers.c.paused, "Whether it starts no new builds.")
-    pause_reason: str | None = field(workers.c.pause_reason, "Why it is paused, if a reason was given.")
+    pause_reason: str | None = field(
+        workers.c.pause_reason, "Why it is paused, if a reason was given."
+    )
     graceful: bool = field(workers.c.graceful, "Whether it stops once its builds are done.")
 
     @classmethod
     def located(cls, pattern: str) -> tuple[sa.FromClause, list[Condition]]:
-        """Find by id or name, among those that one configuration row links to the path's master and builder."""
+        """
+        Find by id or name, among those that one configuration row links to the path's master and
+        builder.
+        """
         keys = key_names(pattern)
         found: list[Any] = [
-            key == sa.bindparam(name)
-            for name, key in cls.keys.items()
-            if name in keys
+            key == sa.bindparam(name) for name, key in cls.keys.items() if name in keys
         ]
         narrowed = _narrowed(keys)
         if narrowed:
-            linked = sa.select(configured_workers.c.workerid).select_from(_configured).where(*narrowed)
+            linked = (
+                sa.select(configured_workers.c.workerid).select_from(_configured).where(*narrowed)
+            )
             found.append(workers.c.id.in_(linked))
         return cls.source, found
 
 
-_CONFIGURED = (
-    sa.select(builder_masters.c.id, builder_masters.c.builderid)
-    .where(builder_masters.c.masterid == sa.bindparam("masterid"))
+_CONFIGURED = sa.select(builder_masters.c.id, builder_masters.c.builderid).where(
+    builder_masters.c.masterid == sa.bindparam("masterid")
 )
 _DECONFIGURE = sa.delete(configured_workers).where(
     configured_workers.c.workerid == sa.bindparam("workerid_"),
     configured_workers.c.buildermasterid.in_(
-        sa.select(builder_masters.c.id).where(builder_masters.c.masterid == sa.bindparam("masterid"))
+        sa.select(builder_masters.c.id).where(
+            builder_masters.c.masterid == sa.bindparam("masterid")
+        )
     ),
 )
 _CONFIGURED_HERE = (
@@ -164,7 +168,9 @@ class WorkerUpdates(Updates):
 
     @update
     def findWorkerId(self, tx: Tx, name: ShortName) -> int:
-        """Return the id of the worker of this name (at most 50 characters); make it if there is none."""
+        """
+        Return the id of the worker of this name (at most 50 characters); make it if there is none.
+        """
         return found_or_made(tx, Worker, name, info="{}")
 
     @update
@@ -172,7 +178,9 @@ class WorkerUpdates(Updates):
         """Make these the builders of a master that a worker builds.  Publishes ``configured``."""
         must_exist(tx, Worker, workerid)
         deconfigure(tx, workerid, masterid)
-        here = {builderid: ident for ident, builderid in tx.rows(_CONFIGURED, {"masterid": masterid})}
+        here = {
+            builderid: ident for ident, builderid in tx.rows(_CONFIGURED, {"masterid": masterid})
+        }
         for builderid in dict.fromkeys(builderids):
             if builderid in here:
                 tx.insert(configured_workers, buildermasterid=here[builderid], workerid=workerid)
@@ -212,7 +220,9 @@ class WorkerUpdates(Updates):
         last_connection: Seconds,
         notify: list[str],
     ) -> None:
-        """Tell that a worker is missed.  last_connection: epoch seconds.  notify: mail addresses."""
+        """
+        Tell that a worker is missed.  last_connection: epoch seconds.  notify: mail addresses.
+        """
         must_exist(tx, Worker, workerid)
         tx.emit(Worker, workerid, "missing", last_connection=last_connection, notify=notify)
 

@@ -31,7 +31,8 @@ class SQLite:
     """
     One SQLite file, or one database in memory (which has a single connection for everything).
 
-    url: ``sqlite:////path/state.sqlite`` or ``sqlite://``.  Nothing is opened before it is asked for.
+    url: ``sqlite:////path/state.sqlite`` or ``sqlite://``.  Nothing is opened before it is asked
+    for.
     """
 
     def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:

@@ -1,8 +1,8 @@
 """
 ``Database``: reads that never block the reactor, and one writer.
 
-Small reads run on the reactor thread under a budget of instructions, which costs less than a hop
-to another thread; what exceeds the budget, and everything that is known to be large, runs in a pool.
+Small reads run on the reactor thread under a budget of instructions, which costs less than a hop to
+another thread; what exceeds the budget, and everything that is known to be large, runs in a pool.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from threading import local
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
@@ -19,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 
 from buildapi.db import migrate
 from buildapi.db.connect import Reader, connector
-from buildapi.db.transaction import Tx
+from buildapi.db.transaction import Announce, Tx
 from buildapi.db.writer import Committed, Writer
 from buildapi.errors import BuildAPIError, CannotOpen
 from buildapi.settings import Database as DatabaseSettings
@@ -33,7 +34,7 @@ TICKS_PER_READ = 10
 EXILE_S = 10.0
 
 
-class TooLarge(Exception):  # noqa: N818  a signal to the caller of ``inline``, never seen outside
+class TooLarge(Exception):
     """The read needs more than the budget, or a lock: it belongs in the pool."""
 
 
@@ -42,6 +43,7 @@ class Database:
     One database: its readers, its writer, its threads.
 
     deliver: called on the reactor thread with what each batch changed, before its Deferreds fire.
+    announce: makes changes into events.  holder: who writes, for others who would.
     reactor: None runs everything in the caller's thread, for a database in memory.
     """
 
@@ -50,6 +52,7 @@ class Database:
         settings: DatabaseSettings,
         reactor: Any,
         deliver: Callable[[Committed], None],
+        announce: Announce,
         holder: str = "a build master",
     ) -> None:
         self.settings = settings
@@ -67,6 +70,7 @@ class Database:
                 self.connector,
                 self.seconds,
                 deliver,
+                announce,
                 self._reactor and self._reactor.callFromThread,
                 settings.max_queued_writes,
             )
@@ -103,7 +107,7 @@ class Database:
         except BuildAPIError:
             self.connector.unlock()
             raise
-        except Exception as error:
+        except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
             self.connector.unlock()
             cause = error.__cause__ or error
             raise CannotOpen(f"cannot open {self.connector.path}: {cause}") from None
@@ -124,8 +128,8 @@ class Database:
 
     def read(self, work: Callable[[Reader], T]) -> Deferred[T]:
         """Run ``work`` with a reader in the pool; fire with its result."""
-        if self._reactor is None:
-            return execute(work, self._reader())
+        if self._reactor is None or self._pool is None:
+            return execute(self._work, work)
         reading: Deferred[T] = deferToThreadPool(self._reactor, self._pool, self._work, work)
         return reading
 
@@ -160,7 +164,7 @@ class Database:
         if self._pool is not None and self._reactor is not None:
             # ThreadPool.stop joins its threads: not on the reactor's.
             pool, self._pool = self._pool, None
-            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), pool.stop)  # type: ignore[attr-defined]
+            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), pool.stop)
         for reader in self._readers:
             if not self.connector.in_memory:
                 reader.connection.close()

@@ -1,9 +1,9 @@
 """
 The durable, totally ordered event log.
 
-Events are rows of ``buildapi_events``, written in the transaction of the change that caused them. ``seq`` counts
-from 1 without gaps; the counters (``seq`` and the number of the last committed batch) are the one
-row of ``buildapi_log``, which also carries the identity of the log.
+Events are rows of ``buildapi_events``, written in the transaction of the change that caused them.
+``seq`` counts from 1 without gaps; the counters (``seq`` and the number of the last committed
+batch) are the one row of ``buildapi_log``, which also carries the identity of the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from buildapi.db.tables import buildapi_events, buildapi_log
 from buildapi.mq.event import Event
 
 if TYPE_CHECKING:
-    from buildapi.db.engine import Reader
+    from buildapi.db.connect import Reader
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """
 Make, check and mark a database; never destroy anything.
 
-A database is Buildbot 4.3's (alembic revision 067) with our own ``buildapi_*`` tables beside it. Buildbot's
-tables are made only in an empty database; an existing one gets our own tables when it is first opened for
-writing, and nothing else.
+A database is Buildbot 4.3's (alembic revision 067) with our own ``buildapi_*`` tables beside it.
+Buildbot's tables are made only in an empty database; an existing one gets our own tables when it is
+first opened for writing, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import uuid
 
 import sqlalchemy as sa
 
-from buildapi.db.tables import alembic_version, buildapi_log, indexes, metadata, own
+from buildapi.db.tables import REVISION, alembic_version, buildapi_log, indexes, metadata, own
 from buildapi.errors import CannotOpen
-
-REVISION = "067"
 
 
 def opened(engine: sa.Engine, *, writable: bool) -> str | None:
@@ -31,7 +29,7 @@ def opened(engine: sa.Engine, *, writable: bool) -> str | None:
             identity = _prepared(connection, writable=writable)
             connection.exec_driver_sql("COMMIT")
         except BaseException:
-            if connection.connection.in_transaction:  # type: ignore[attr-defined]
+            if connection.connection.in_transaction:
                 connection.exec_driver_sql("ROLLBACK")
             raise
     return identity
@@ -66,7 +64,7 @@ def _check(connection: sa.Connection, names: set[str]) -> None:
     if found != [REVISION]:
         shown = ", ".join(found) or "none"
         raise CannotOpen(
-            f"this database has schema revision {shown}, and buildapi needs {REVISION} (Buildbot 4.3); "
+            f"this database has schema revision {shown}; buildapi needs {REVISION} (Buildbot 4.3); "
             "let that Buildbot version upgrade it first"
         )
 

@@ -17,18 +17,19 @@ from buildapi.mq.event import Event
 ROWS_PER_INSERT = 64
 
 
-class Announcing(Protocol):
-    """What can turn a change of one of its objects into an event: a resource type."""
+class Announce(Protocol):
+    """How a change of an object becomes an event: the data layer's knowledge."""
 
-    def announce(
+    def __call__(  # what an event is made of
         self,
-        tx: Tx,
+        source: Any,
+        reader: Reader,
         ident: int,
         event: str,
         body: dict[str, Any] | None,
         extra: dict[str, Any],
     ) -> Draft:
-        """Read the object back inside ``tx`` and return the event that tells of it."""
+        """Read the object ``ident`` of the type ``source`` back, and return what tells of it."""
 
 
 class Tx(Reader):
@@ -46,6 +47,7 @@ class Tx(Reader):
         seq: int,
         at: float,
         memory: dict[Any, Any],
+        announce: Announce,
         *,
         logging: bool,
     ) -> None:
@@ -56,6 +58,7 @@ class Tx(Reader):
         self.memory = memory
         self.events: list[Event] = []
         self.touched: set[str] = set()
+        self._announce = announce
         self._logging = logging
         self._seq = seq
         self._pending: dict[sa.Table, list[tuple[Any, ...]]] = {}
@@ -80,7 +83,9 @@ class Tx(Reader):
         self._pending.setdefault(table, []).append(row)
 
     def change_later(self, table: sa.Table, ident: int, column: str, value: Any) -> None:
-        """Change one column of the row with this ``id`` before the commit, together with its like."""
+        """
+        Change one column of the row with this ``id`` before the commit, together with its like.
+        """
         self.touched.add(table.name)
         self._changing.setdefault((table, column), {})[ident] = value
 
@@ -98,7 +103,7 @@ class Tx(Reader):
 
     def run(self, statement: sa.UpdateBase, params: Params | None = None) -> int:
         """Run an INSERT, UPDATE or DELETE; return the number of rows it met."""
-        self.touched.add(statement.table.name)  # type: ignore[attr-defined]  # all three have one
+        self.touched.add(str(statement.table))
         self.write_waiting()
         ready: Compiled = compiled(statement, self.dialect)
         count: int = self.connection.execute(ready.sql, ready.bound(params or {})).rowcount
@@ -106,18 +111,18 @@ class Tx(Reader):
 
     def emit(
         self,
-        source: Announcing,
+        source: Any,
         ident: int,
         event: str,
         body: dict[str, Any] | None = None,
         **extra: Any,
     ) -> None:
         """
-        Say, in the same transaction, that ``event`` happened to the object ``ident``.
+        Say, in the same transaction, that ``event`` happened to the object ``ident`` of a type.
 
         The body is the object, with ``extra``; or ``body``, where an event has one of its own.
         """
-        self.say(source.announce(self, ident, event, body, extra))
+        self.say(self._announce(source, self, ident, event, body, extra))
 
     def say(self, draft: Draft) -> None:
         """Append an event to the log."""
@@ -180,9 +185,8 @@ class Tx(Reader):
     def _insert_all(self, table: sa.Table, rows: list[tuple[Any, ...]]) -> None:
         for start in range(0, len(rows), ROWS_PER_INSERT):
             some = rows[start : start + ROWS_PER_INSERT]
-            values = [value for row in some for value in row]
+            values: list[Any] = [value for row in some for value in row]
             self.connection.execute(_insert_many(table, len(some)), values)
-
 
     def _change_all(self, table: sa.Table, column: str, values: dict[int, Any]) -> None:
         waiting = list(values.items())
@@ -200,7 +204,7 @@ def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
 @lru_cache(maxsize=512)
 def _update(table: sa.Table, columns: tuple[str, ...]) -> sa.Update:
     (key,) = table.primary_key.columns
-    values = {name: sa.bindparam(name) for name in columns}
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in columns}
     return sa.update(table).where(key == sa.bindparam("_key")).values(values)
 
 

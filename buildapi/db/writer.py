@@ -7,8 +7,8 @@ events and then the results to the reactor. One writer makes commit order equal 
 
 If a body fails, the transaction is rolled back and the batch runs again with a savepoint around
 each body, so that only the guilty one fails. A full disk may end the whole transaction inside one
-body; then each body gets a transaction of its own. If the connection is lost at COMMIT, the batch number
-in the counter row tells whether it got through before anything is repeated.
+body; then each body gets a transaction of its own. If the connection is lost at COMMIT, the batch
+number in the counter row tells whether it got through before anything is repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from buildapi.db import eventlog
 from buildapi.db.connect import Reader, SQLite
-from buildapi.db.transaction import Tx
+from buildapi.db.transaction import Announce, Tx
 from buildapi.errors import QueueFull, Stopping, Unavailable
 from buildapi.mq.event import Event
 
@@ -56,11 +56,11 @@ class Committed:
     seq: int
 
 
-class _CommitFailed(Exception):  # noqa: N818  never leaves this module
+class _CommitFailed(Exception):
     """COMMIT raised; whether it got through is not known yet."""
 
 
-class _Vanished(Exception):  # noqa: N818  never leaves this module
+class _Vanished(Exception):
     """The database ended the whole transaction inside one body."""
 
 
@@ -69,6 +69,7 @@ class Writer:
     Runs bodies, a batch at a time.
 
     deliver: called on the reactor thread with each ``Committed``, before its Deferreds fire.
+    announce: makes changes into events.
     from_thread: runs a callable on the reactor thread; None makes everything run at once in the
     caller's thread, as one connection in memory needs.
     """
@@ -80,12 +81,14 @@ class Writer:
         connector: SQLite,
         clock: Callable[[], float],
         deliver: Callable[[Committed], None],
+        announce: Announce,
         from_thread: Callable[..., Any] | None,
         max_queued: int,
     ) -> None:
         self._connector = connector
         self._clock = clock
         self._deliver = deliver
+        self._announce = announce
         self._from_thread = from_thread
         self._max_queued = max_queued
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -121,7 +124,9 @@ class Writer:
             return fail(Stopping("the service is being stopped; it takes no more work"))
         if self._waiting >= self._max_queued:
             return fail(
-                QueueFull(f"{self._waiting} writes are waiting already; wait for room, then try again")
+                QueueFull(
+                    f"{self._waiting} writes are waiting already; wait for room, then try again"
+                )
             )
         job = Job(body)
         self._waiting += 1
@@ -232,6 +237,7 @@ class Writer:
             self.seq,
             self._clock(),
             self._memory,
+            self._announce,
             logging=self._logging,
         )
         try:

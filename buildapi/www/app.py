@@ -23,9 +23,9 @@ from buildapi.data.control import Control
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.actions import Actions
+from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors
 from buildapi.www.rest import Rest
-from buildapi.www.ws import Sockets
 
 _PREFIXES = (b"/api/v2/", b"/api/latest/")
 _TEXT = b"text/plain; charset=utf-8"
@@ -58,7 +58,8 @@ class Web:
 
     def site(self, *, access_log: bool) -> Site:
         """Return what a port serves."""
-        return (Site if access_log else QuietSite)(Door(self))
+        kind = Site if access_log else QuietSite
+        return kind(Door(self))  # type: ignore[no-untyped-call]  # only partly annotated
 
     def close(self) -> None:
         """End what would stay open: the WebSockets."""
@@ -118,8 +119,8 @@ class Web:
             answered = self.quick(request)
             return self._rest.render(request, b"", b"") if answered is None else answered
         if request.method == b"POST":
-            path = request.uri.partition(b"?")[0]
-            return self._actions.render(request, path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"")  # noqa: PLR2004
+            path = request.uri.partition(b"?")[0].removeprefix(b"/api/")
+            return self._actions.render(request, path.partition(b"/")[2])
         return self._rest.refuse_method(request)
 
     def _base(self, request: Any) -> str:
@@ -131,7 +132,9 @@ class Web:
 
 
 class Door(KleinResource):
-    """The quick door: GETs of our own pages and of programs are answered before Klein routes anything."""
+    """
+    The quick door: GETs of our own pages and of programs are answered before Klein routes anything.
+    """
 
     def __init__(self, web: Web) -> None:
         super().__init__(web.app)

@@ -1,15 +1,15 @@
-"""
+r"""
 Following a log: its whole lines as they are appended, each exactly once, until its end.
 
     {"cmd": "followLog", "logid": 60, "offset": 0, "_id": 1}
     {"cmd": "followLog", "path": "builds/10/steps/2/logs/stdio", "offset": -200, "_id": 2}
 
     {"msg": "OK", "code": 200, "_id": 1, "logid": 60}
-    {"sub": 1, "logid": 60, "first": 0, "next": 184, "content": "whole lines\\n"}
+    {"sub": 1, "logid": 60, "first": 0, "next": 184, "content": "whole lines\n"}
     {"sub": 1, "end": {"num_lines": 4711, "complete": true}}
 
-A follower holds a cursor, the number of the next line, and reads from the database; the bus only says "look
-again". So a slow follower costs no memory, and many small appends arrive as few frames.
+A follower holds a cursor, the number of the next line, and reads from the database; the bus only
+says "look again". So a slow follower costs no memory, and many small appends arrive as few frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from buildapi.data.gate import Identity
 from buildapi.data.logchunks import Part, growth
 from buildapi.data.logs import Log
 from buildapi.data.router import Match
-from buildapi.data.steps import Step
 from buildapi.db.connect import Reader
 from buildapi.db.engine import TooLarge
 from buildapi.errors import BadRequest, NoSuchResource
@@ -56,9 +55,7 @@ class Target:
     step: dict[str, Any] | None = None
 
 
-async def target(
-    data: DataAPI, logid: int | None, path: str | None, identity: Identity
-) -> Target:
+async def target(data: DataAPI, logid: int | None, path: str | None, identity: Identity) -> Target:
     """
     Find the log that a follower names, by id or by path.
 

@@ -8,6 +8,7 @@ transport says when it wants more.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -45,7 +46,7 @@ class RawDownload:
             return
         self._head(log)
         if self._request.method != b"HEAD":
-            self._request.registerProducer(self, True)  # noqa: FBT003  the interface has no names
+            self._request.registerProducer(self, True)
             await self._lines(log)
             if self._gone:
                 return
@@ -68,9 +69,8 @@ class RawDownload:
             self._request.write(log.heading)
         first = 0
         while first < log.num_lines and not self._gone:
-            start = first
             found = await self._data.database.read(
-                lambda reader: part(reader, log.logid, start, log.num_lines)
+                partial(part, logid=log.logid, first=first, end=log.num_lines)
             )
             if found.next == first:
                 return

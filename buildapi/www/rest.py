@@ -45,7 +45,9 @@ class Rest:
         """
         seq = self._seq()
         try:
-            ask = self._data.understood(_text(path), query.decode("utf-8", "surrogateescape"), ANONYMOUS)
+            ask = self._data.understood(
+                _text(path), query.decode("utf-8", "surrogateescape"), ANONYMOUS
+            )
             if ask.match.route.kind in ("raw", "raw_inline"):
                 return self._raw(request, ask)
             compact = b"application/json" in (request.getHeader(b"accept") or b"")
