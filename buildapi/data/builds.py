@@ -229,9 +229,10 @@ class BuildUpdates(Updates):
 
     @update
     def setBuildProperty(self, tx: Tx, buildid: Id, name: Name, value: Any, source: str) -> None:
-        """Set one property of a build.  Publishes ``properties.update`` if it changes anything."""
+        """Set one property of a build.  Publishes ``properties.update``, also if it was so before."""
         must_exist(tx, Build, buildid)
-        set_properties(tx, buildid, {name: (value, source)})
+        if not set_properties(tx, buildid, {name: (value, source)}):
+            tx.emit(Build, buildid, "properties.update", body={name: [value, source]})
 
     @update
     def setBuildProperties(self, tx: Tx, buildid: Id, properties: Any) -> None:
@@ -251,8 +252,8 @@ _WAITED = (
 )
 
 
-def set_properties(tx: Tx, buildid: int, properties: dict[str, Any]) -> None:
-    """Store properties and tell of those that changed."""
+def set_properties(tx: Tx, buildid: int, properties: dict[str, Any]) -> bool:
+    """Store properties and tell of those that changed; return whether any did."""
     changed = {}
     for name, (value, source) in properties.items():
         text, key = json_text(value), {"buildid_": buildid, "name_": name}
@@ -264,3 +265,4 @@ def set_properties(tx: Tx, buildid: int, properties: dict[str, Any]) -> None:
         changed[name] = [value, source]
     if changed:
         tx.emit(Build, buildid, "properties.update", body=changed)
+    return bool(changed)

@@ -110,7 +110,10 @@ class Update(Generic[P, T]):
             return self._check(*args, **kwargs)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))
+            place, *inside = first["loc"]
+            if isinstance(place, int) and place < len(self.signature.parameters):
+                place = list(self.signature.parameters)[place]
+            where = ".".join(map(str, (place, *inside)))
             raise BadArgument(f"{self.name}: {where}: {first['msg']}") from None
 
 
