@@ -229,7 +229,9 @@ class BuildUpdates(Updates):
 
     @update
     def setBuildProperty(self, tx: Tx, buildid: Id, name: Name, value: Any, source: str) -> None:
-        """Set one property of a build.  Publishes ``properties.update``, also if it was so before."""
+        """
+        Set one property of a build.  Publishes ``properties.update``, even if nothing changed.
+        """
         must_exist(tx, Build, buildid)
         if not set_properties(tx, buildid, {name: (value, source)}):
             tx.emit(Build, buildid, "properties.update", body={name: [value, source]})
