@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from buildapi.data.schema import Column, Narrowing, Resource, placeholders
-from buildapi.data.sql import RowMaker, row_maker
+from buildapi.data.sql import RowMaker, row_maker, selected
 from buildapi.db.connect import Reader
 from buildapi.db.eventlog import Draft
 from buildapi.db.tables import builders
@@ -43,7 +43,8 @@ class Told:
 
 @lru_cache(maxsize=256)
 def _reading(resource: Any) -> Reading:
-    fields = list(resource.fields.values())
+    cells = [(declared, declared.sql(Narrowing())) for declared in resource.fields.values()]
+    own = selected(cells)
     templates = (resource.topic, *resource.slash_keys, *_own_keys(resource))
     names = sorted({name for template in templates for name in placeholders(template)})
     # One chain of joins serves all words: the longest, as each shorter one is a beginning of it.
@@ -60,11 +61,11 @@ def _reading(resource: Any) -> Reading:
     scope = builders.alias("scope")
     projectid = sa.select(scope.c.projectid).where(scope.c.id == columns[-1]).scalar_subquery()
     select = (
-        sa.select(*(f.sql(Narrowing()) for f in fields), *columns, projectid)
+        sa.select(*own, *columns, projectid)
         .select_from(source)
         .where(resource.id_column() == sa.bindparam("ident"))
     )
-    return Reading(select, row_maker(fields, fragments=True), tuple(names), len(fields))
+    return Reading(select, row_maker(cells, fragments=True), tuple(names), len(own))
 
 
 def _own_keys(resource: type[Resource]) -> list[str]:

@@ -31,11 +31,11 @@ from buildapi.data.masters import Master
 from buildapi.data.properties import Properties, Property
 from buildapi.data.query import Query, parse, parse_text, spelled
 from buildapi.data.requesting import BuildRequestUpdates
-from buildapi.data.router import Match, Router
+from buildapi.data.router import Match, Route, Router
 from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
-from buildapi.data.sql import params_of, plan, shape_of
+from buildapi.data.sql import Plan, Shape, params_of, plan, shape_of
 from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.workers import Worker
 from buildapi.db.connect import Reader
@@ -64,6 +64,7 @@ RESOURCES: tuple[type[Resource], ...] = (
     Property,
 )
 ROUTER = Router(RESOURCES)
+LONGEST_REMEMBERED = 500
 
 
 class AllUpdates(
@@ -100,7 +101,7 @@ class DataAPI:
         self.forceschedulers = {scheduler.name: scheduler for scheduler in forceschedulers}
         self.totals = Totals()
         self.updates = AllUpdates(database)
-        self._ask = lru_cache(maxsize=4096)(self._understood)
+        self._prepared = lru_cache(maxsize=4096)(self._prepare)
 
     def get(
         self,
@@ -158,20 +159,28 @@ class DataAPI:
 
         Raises NoSuchPath, BadQuery.
         """
-        restriction = self.gate.restriction(identity)
-        if len(path) + len(query) > 500:  # noqa: PLR2004  remember what is repeated, not what is large
-            return self._understood(path, query, restriction)
-        return self._ask(path, query, restriction)
-
-    def _understood(self, path: str, text: str, restriction: Restriction | None) -> Ask:
         match = ROUTER.match(path)
-        single = match.route.kind != "many"
-        return self._asked(
-            match, parse_text(match.route.resource, text, single=single), restriction
-        )
+        restriction = self.gate.restriction(identity)
+        # Long texts are not remembered: what pollers repeat is short.
+        prepare = self._prepared if len(query) < LONGEST_REMEMBERED else self._prepare
+        parsed, shape, ready = prepare(match.route, query, restriction)
+        params = params_of(match.bound, parsed, restriction)
+        return Ask(match, parsed, shape, ready, params, restriction)
+
+    def _prepare(
+        self, route: Route, text: str, restriction: Restriction | None
+    ) -> tuple[Query, Shape, Plan | None]:
+        query = parse_text(route.resource, text, single=route.kind != "many")
+        return query, *self._planned(route, query, restriction)
 
     def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
-        route = match.route
+        shape, ready = self._planned(match.route, query, restriction)
+        params = params_of(match.bound, query, restriction)
+        return Ask(match, query, shape, ready, params, restriction)
+
+    def _planned(
+        self, route: Route, query: Query, restriction: Restriction | None
+    ) -> tuple[Shape, Plan | None]:
         single = route.kind != "many"
         shape = shape_of(
             route.resource, route.pattern, query, restriction, single=single, with_seq=self.logged
@@ -179,9 +188,7 @@ class DataAPI:
         ready = None
         if not issubclass(route.resource, Plain):
             ready = plan(shape, self.database.connector.dialect)
-        return Ask(
-            match, query, shape, ready, params_of(match.bound, query, restriction), restriction
-        )
+        return shape, ready
 
     @property
     def logged(self) -> bool:

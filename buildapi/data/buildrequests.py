@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from buildapi.data.builders import Builder
-from buildapi.data.schema import Column, Narrowing, Resource, field, happens, json_map
+from buildapi.data.schema import NOTHING, Column, Narrowing, Resource, field, happens, json_map
 from buildapi.data.values import SourcedProperties, Time
 from buildapi.db.tables import builders, buildrequest_claims, buildrequests, buildset_properties
 
@@ -19,7 +19,7 @@ _KEYS = (
 def _properties(narrowing: Narrowing) -> Column:
     """Return the properties of the build set; null unless some are asked for."""
     if narrowing.properties == 0:
-        return sa.null()
+        return NOTHING
     where = buildset_properties.c.buildsetid == buildrequests.c.buildsetid
     if narrowing.properties > 0:
         names: list[Column] = [sa.bindparam(f"p{index}") for index in range(narrowing.properties)]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
-from buildapi.data.schema import Column, Narrowing, Resource, field, happens, json_map
+from buildapi.data.schema import EMPTY_OBJECT, Column, Narrowing, Resource, field, happens, json_map
 from buildapi.data.updates import (
     Id,
     Name,
@@ -55,7 +55,7 @@ def property_map(properties: int) -> Column:
 
 def _properties(narrowing: Narrowing) -> Column:
     if narrowing.properties == 0 or narrowing.pattern == _TRIGGERED:
-        return sa.literal_column("'{}'")
+        return EMPTY_OBJECT
     return property_map(narrowing.properties)
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import Restriction
@@ -29,8 +29,7 @@ Portion = list[Any]
 PORTION = 200
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """
     A request that has been understood: what to read, by which plan, with which values.
 
@@ -50,8 +49,7 @@ class Ask:
         return self.shape.single
 
 
-@dataclass(frozen=True)
-class Fetched(Generic[T]):
+class Fetched(NamedTuple, Generic[T]):
     """What was read: portions made into whatever was wanted, all matches, the position of it."""
 
     parts: list[T]

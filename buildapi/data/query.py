@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -106,18 +105,11 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-@lru_cache(maxsize=4096)
-def _parsed_text(resource: Any, text: str, *, single: bool) -> Query:
-    return parse(resource, arguments(text), single=single)
-
-
 def parse_text(resource: type[Resource], text: str, *, single: bool) -> Query:
     """Parse a query string; BadQuery names the argument that is wrong."""
     if not text:
         return EVERYTHING
-    if len(text) > 500:  # noqa: PLR2004  keep what pollers repeat, not what fills the memory
-        return parse(resource, arguments(text), single=single)
-    return _parsed_text(resource, text, single=single)  # type: ignore[arg-type]  # classes hash
+    return parse(resource, arguments(text), single=single)
 
 
 def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from buildapi.data.query import shown
@@ -31,7 +31,7 @@ _TAKES: dict[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """One pattern: and what it gives."""
 
@@ -40,8 +40,7 @@ class Route:
     pattern: str
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """A path that a route takes, with the values of its keys."""
 
     route: Route

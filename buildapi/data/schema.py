@@ -229,6 +229,10 @@ def placeholders(template: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
+# What needs no database: a field's SQL may be one of these, and is not selected then.
+NOTHING: Column = sa.null()
+EMPTY_OBJECT: Column = sa.literal_column("'{}'")
+
 # JSON made by the database.
 
 

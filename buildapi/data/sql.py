@@ -19,13 +19,23 @@ import sqlalchemy as sa
 
 from buildapi.data.gate import Restriction
 from buildapi.data.query import Filter, Query
-from buildapi.data.schema import Column, Condition, Field, Narrowing, Resource, truth
+from buildapi.data.schema import (
+    EMPTY_OBJECT,
+    NOTHING,
+    Column,
+    Condition,
+    Field,
+    Narrowing,
+    Resource,
+    truth,
+)
 from buildapi.data.values import ORDERING
 from buildapi.db.connect import Compiled, Params
 from buildapi.db.tables import buildapi_log
 
 Row = dict[str, Any]
 RowMaker = Callable[[Sequence[Any]], Row]
+Cells = Sequence[tuple[Field, Column]]
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,12 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     where = [*where, *_filters(shape, narrowing)]
     source, where = _restricted(shape, source, where)
     wanted = [resource.fields[name] for name in shape.fields or resource.fields]
-    columns = [field.sql(narrowing).label(field.name) for field in wanted]
+    cells = [(field, field.sql(narrowing)) for field in wanted]
+    columns: list[Column] = selected(cells)
     if shape.with_seq and shape.single:
         columns.append(sa.select(buildapi_log.c.seq).scalar_subquery().label("_seq"))
-    page = sa.select(*columns).select_from(source).where(*where)
+    # SELECT needs a column, even where all that is wanted is always the same.
+    page = sa.select(*(columns or [sa.literal_column("1")])).select_from(source).where(*where)
     if not shape.single:
         page = page.order_by(*_order(shape, narrowing))
         if shape.limited:
@@ -151,8 +163,8 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     return Plan(
         Compiled(page, dialect),
         Compiled(count, dialect),
-        row_maker(wanted, fragments=True),
-        row_maker(wanted, fragments=False),
+        row_maker(cells, fragments=True),
+        row_maker(cells, fragments=False),
         _tables(page),
         shape.with_seq and shape.single,
     )
@@ -249,18 +261,33 @@ def _tables(statement: sa.Select[Any]) -> frozenset[str]:
     )
 
 
-def row_maker(fields: Sequence[Field], *, fragments: bool) -> RowMaker:
+def selected(cells: Cells) -> list[Column]:
+    """Return what has to be selected: all but what is always the same."""
+    return [column.label(f.name) for f, column in cells if _constant(f, column) is None]
+
+
+def row_maker(cells: Cells, *, fragments: bool) -> RowMaker:
     """Generate ``lambda r: {"id": r[0], …}``: twice as quick as zipping names to values."""
-    parts = [f"{field.name!r}: {_cell(field, f'r[{i}]')}" for i, field in enumerate(fields)]
+    parts, index = [], 0
+    for field, column in cells:
+        value = _constant(field, column)
+        if value is None:
+            value = _cell(field, f"r[{index}]")
+            index += 1
+        parts.append(f"{field.name!r}: {value}")
     made: RowMaker = eval(  # noqa: S307  the text is made of our own field names
         f"lambda r: {{{', '.join(parts)}}}", {"nested": _fragment if fragments else _loaded}
     )
     return made
 
 
+def _constant(field: Field, column: Column) -> str | None:
+    if column is EMPTY_OBJECT:
+        return "{}"
+    return "None" if column is NOTHING or field.type.kind == "binary" else None
+
+
 def _cell(field: Field, cell: str) -> str:
-    if field.type.kind == "binary":
-        return "None"
     if field.type.kind == "boolean":
         return f"None if {cell} is None else {cell} == 1" if field.type.nullable else f"{cell} == 1"
     return f"nested({cell})" if field.type.json_text else cell
