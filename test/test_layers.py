@@ -30,7 +30,7 @@ LAYERS = (
     ("www.*",),
     ("service",),
     ("buildapi", "testing", "client"),
-    ("cli", "twist"),
+    ("cli", "twist", "__main__"),
 )
 # Between the router and the API stand the resource types: every other module of data.
 RESOURCES = LAYERS.index(("data.api",)) - 0.5
