@@ -2,7 +2,7 @@
 The web: a Klein app, and the quick door beside it.
 
 The REST route and the quick door call one function: one way to answer, two doors to it. The door
-takes GETs below ``/api/v2`` before Klein's own routing, which halves what a request costs.
+takes what is below ``/api/v2`` before Klein's own routing, which halves what a request costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import orjson
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.web.http import Request
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
@@ -27,7 +27,8 @@ from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors
 from buildapi.www.rest import Rest
 
-_PREFIXES = (b"/api/v2/", b"/api/latest/")
+_BELOW = (b"/api/v2/", b"/api/latest/")
+_READING = (b"GET", b"HEAD")
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -75,9 +76,9 @@ class Web:
     @app.route("/api/latest/", branch=True)
     @app.route("/api/v2")
     @app.route("/api/latest")
-    def v2(self, request: Any) -> Any:
-        """Answer whatever comes below /api/v2, by whichever door."""
-        return self.api(request)
+    def v2(self, request: Any) -> IResource:  # noqa: ARG002  the resource takes it over
+        """Answer whatever comes below /api/v2 and has not come by the door."""
+        return API(self)
 
     @app.route("/ws", branch=True)
     def ws(self, request: Any) -> IResource:  # noqa: ARG002  the resource takes it over
@@ -99,28 +100,26 @@ class Web:
         request.setResponseCode(503)
         return f"not ready: {reason}\n".encode()
 
-    def quick(self, request: Any) -> Any:
-        """Answer a plain GET or HEAD below /api/v2/; None if it is something else."""
-        path, _, query = request.uri.partition(b"?")
-        for prefix in _PREFIXES:
-            if path.startswith(prefix):
-                return self._rest.render(request, path[len(prefix) :], query)
-        return None
-
     def api(self, request: Any) -> Any:
-        """Answer any request below /api/v2."""
+        """Answer any request for /api/v2 or what is below."""
+        path, _, query = request.uri.partition(b"?")
+        path = b"".join(path.split(b"/", 3)[3:])
+        if request.method in _READING and not request.requestHeaders.hasHeader(b"origin"):
+            return self._rest.render(request, path, query)
+        return self._guarded(request, path, query)
+
+    def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:
+        """Answer a request of another method, or from a page of whatever origin."""
         decision = self._cors.decide(request.method, request.getHeader, self._base(request)[:-1])
         for name, value in decision.headers:
             request.responseHeaders.addRawHeader(name, value)
         if isinstance(decision, Answered):
             request.setResponseCode(decision.status)
             return decision.body
-        if request.method in (b"GET", b"HEAD"):
-            answered = self.quick(request)
-            return self._rest.render(request, b"", b"") if answered is None else answered
+        if request.method in _READING:
+            return self._rest.render(request, path, query)
         if request.method == b"POST":
-            path = request.uri.partition(b"?")[0].removeprefix(b"/api/")
-            return self._actions.render(request, path.partition(b"/")[2])
+            return self._actions.render(request, path)
         return self._rest.refuse_method(request)
 
     def _base(self, request: Any) -> str:
@@ -131,9 +130,29 @@ class Web:
         return f"{scheme}://{host.decode('latin-1')}/"
 
 
+class API(Resource):
+    """
+    Everything below /api/v2.
+
+    A resource and not only a route: Klein ends a request whose route says that it is not done yet.
+    """
+
+    isLeaf = True
+
+    def __init__(self, web: Web) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # only partly annotated
+        self._web = web
+
+    def render(self, request: Any) -> Any:
+        """Answer."""
+        return self._web.api(request)
+
+
 class Door(KleinResource):
     """
-    The quick door: GETs of our own pages and of programs are answered before Klein routes anything.
+    The quick door: what is below /api/v2 is answered before Klein routes anything.
+
+    Klein would also send who writes two slashes, an empty element of the path, to another address.
     """
 
     def __init__(self, web: Web) -> None:
@@ -142,10 +161,8 @@ class Door(KleinResource):
 
     def render(self, request: Any) -> Any:
         """Answer at once what can be; leave the rest to Klein."""
-        if request.method in (b"GET", b"HEAD") and not request.requestHeaders.hasHeader(b"origin"):
-            answered = self._web.quick(request)
-            if answered is not None:
-                return answered
+        if request.uri.startswith(_BELOW):
+            return self._web.api(request)
         return super().render(request)
 
 
