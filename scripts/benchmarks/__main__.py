@@ -1,0 +1,112 @@
+"""The command line of ``scripts/bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import generate, measure, report, servers, setup
+from benchmarks.measure import Effort, Results
+from benchmarks.processes import Processes, processes
+
+CHAPTERS = {"rest": measure.rest, "appends": measure.appends, "follower": measure.followers}
+PEERS = ("buildbot", "klein", "twisted")
+
+EPILOG = """\
+Every server runs on 127.0.0.1, on its own copy of the same generated database. All are there at
+once and are asked in turn, so that a ratio compares figures of the same minutes. Buildbot's
+failures are told and do not count; any other wrong answer makes the exit status 1. A missed aim
+does not: times depend on the machine.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for and print the table."""
+    given = _parser().parse_args(arguments)
+    effort = Effort(
+        builds=given.builds,
+        rounds=1 if given.quick else 5,
+        load_s=2,
+        most_append_s=3 if given.quick else 10,
+        pace_s=1 if given.quick else 4,
+    )
+    setup.FOLDER.mkdir(exist_ok=True)
+    setup.wrk()
+    data, seconds = generate.cached(setup.FOLDER, effort.builds)
+    if seconds:
+        setup.say(f"made {data.name}, {data.stat().st_size / 2**20:.0f} MB, in {seconds:.1f} s")
+    results = Results()
+    run = setup.FOLDER / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    with processes(run / "logs") as running:
+        _measure(given, run, data, running, effort, results)
+    _print(effort, results)
+    if given.json:
+        given.json.write_text(json.dumps(report.as_json(effort, results), indent=2) + "\n")
+    return 1 if any(not wrong.startswith("buildbot:") for wrong in results.wrong) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure buildapi beside Buildbot, bare Klein and bare twisted.web.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: two minutes at most")
+    chapters = "one chapter, may be repeated; default: all"
+    parser.add_argument("--only", action="append", choices=CHAPTERS, help=chapters)
+    parser.add_argument("--without", action="append", choices=PEERS, default=[], help="leave out")
+    parser.add_argument("--builds", type=int, default=50_000, help="size of the database (50000)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser
+
+
+def _measure(
+    given: argparse.Namespace,
+    run: Path,
+    data: Path,
+    running: Processes,
+    effort: Effort,
+    results: Results,
+) -> None:
+    peers = [peer for peer in PEERS if peer not in given.without]
+    casts = {
+        "rest": ("buildapi", *peers),
+        "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
+    }
+    casts["follower"] = casts["appends"]
+    for name in given.only or CHAPTERS:
+        cast = [getattr(servers, maker)(run, data) for maker in casts[name]]
+        for server in cast:
+            server.start(running)
+        for doing in CHAPTERS[name](cast, running, effort, results):
+            setup.say(doing)
+        running.stop_all()
+
+
+def _print(effort: Effort, results: Results) -> None:
+    facts = report.machine(effort)
+    print(
+        f"{facts['cores']} cores, Python {facts['python']}, SQLite {facts['sqlite']}, "
+        f"load by {facts['load']}; {effort.builds:,} builds; "
+        f"{f'the middle one of {effort.rounds} rounds' if effort.rounds > 1 else 'one round'}\n"
+    )
+    print(report.table(report.chapters(results)))
+    if results.equal_rows:
+        print("buildapi and Buildbot gave the same rows, compared as JSON values.")
+    for wrong in results.wrong:
+        print(f"WRONG: {wrong}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        setup.say("stopped; every server has been ended")
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,225 @@
+"""One table of the figures, with the aims and what became of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.load import generator
+from benchmarks.measure import CONNECTIONS, LIST, PACES, READERS, ROW, Effort, Results
+from benchmarks.setup import BUILDBOT
+
+# Whose figures stand in the columns, and who appends.
+SERVERS = ("buildapi", "buildbot", "klein", "twisted")
+MASTERS = ("embedder", "buildbot")
+NONE = "-"
+# From here on nobody needs the decimals.
+MANY = 100
+COLUMNS = (
+    *("", "buildapi", f"Buildbot {BUILDBOT}", "bare Klein", "bare twisted.web"),
+    *("x Buildbot", "% twisted.web", "aim", ""),
+)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure that buildapi should reach: at least ``least``, of its own or as a ratio."""
+
+    least: float
+    of: str
+
+    def __str__(self) -> str:
+        """Show it as the table does."""
+        return {
+            "buildapi": f"≥ {self.least:,.0f}/s",
+            "times": f"≥ {self.least:.0f} x",
+            "share": f"≥ {self.least:.0f} %",
+        }[self.of]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """
+    One line of the table.
+
+    values: in the order of the servers' columns; a server that has none may be left out at the end.
+    lower_is_better: the figure is a time, so the ratio is the other way round.
+    """
+
+    title: str
+    values: Sequence[float | None]
+    aims: tuple[Aim, ...] = ()
+    lower_is_better: bool = False
+
+    @property
+    def buildapi(self) -> float | None:
+        """Our own value."""
+        return self.values[0]
+
+    @property
+    def times(self) -> float | None:
+        """How many times better than Buildbot's."""
+        ours, buildbots = (*self.values, None)[:2]
+        return _ratio(buildbots, ours) if self.lower_is_better else _ratio(ours, buildbots)
+
+    @property
+    def share(self) -> float | None:
+        """Per cent of bare twisted.web's."""
+        if self.lower_is_better or len(self.values) < len(SERVERS):
+            return None
+        ratio = _ratio(self.values[0], self.values[-1])
+        return None if ratio is None else ratio * 100
+
+    @property
+    def verdict(self) -> str:
+        """Whether every aim was reached; nothing, if there is none or it could not be measured."""
+        values = [getattr(self, aim.of) for aim in self.aims]
+        if not values or None in values:
+            return ""
+        reached = all(value >= aim.least for value, aim in zip(values, self.aims, strict=True))
+        return "reached" if reached else "missed"
+
+    def cells(self) -> tuple[str, ...]:
+        """Show it as a line of the table."""
+        return (
+            self.title,
+            *(_shown(one) for one in (*self.values, None, None)[: len(SERVERS)]),
+            NONE if self.times is None else f"{self.times:,.1f}",
+            NONE if self.share is None else f"{self.share:.0f}",
+            ", ".join(map(str, self.aims)),
+            self.verdict,
+        )
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Figures under one heading."""
+
+    title: str
+    figures: Sequence[Figure] = field(default_factory=list)
+
+
+def chapters(results: Results) -> list[Chapter]:
+    """Arrange what was measured; a chapter that was not measured is left out."""
+    found = []
+    if results.rest:
+        found.append(Chapter("REST, requests/s, keep-alive", list(_requests(results))))
+        found.append(Chapter("REST, latency in ms", list(_latencies(results))))
+    if results.appends:
+        title = "Durable appends/s, one line each, 20 builds at once, each waiting for its commit"
+        found.append(Chapter(title, list(_appends(results))))
+    if results.followers:
+        title = "Follower, ms from append to the line at the client"
+        found.append(Chapter(title, list(_followers(results))))
+    return found
+
+
+def table(found: Sequence[Chapter]) -> str:
+    """The chapters as text."""
+    lines = [[figure.cells() for figure in chapter.figures] for chapter in found]
+    everything = [COLUMNS, *(cells for chapter in lines for cells in chapter)]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    shown = [_line(COLUMNS, widths), "─" * (sum(widths) + 2 * len(widths))]
+    for chapter, cells in zip(found, lines, strict=True):
+        shown += [chapter.title, *(_line(one, widths) for one in cells), ""]
+    return "\n".join(shown)
+
+
+def machine(effort: Effort) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "load": generator(),
+        "effort": asdict(effort),
+    }
+
+
+def as_json(effort: Effort, results: Results) -> dict[str, Any]:
+    """Everything that was measured, for programs."""
+    return {
+        "machine": machine(effort),
+        "chapters": [
+            {
+                "title": chapter.title,
+                "figures": [
+                    asdict(figure)
+                    | {"times": figure.times, "share": figure.share, "verdict": figure.verdict}
+                    for figure in chapter.figures
+                ],
+            }
+            for chapter in chapters(results)
+        ],
+        "equal_rows": results.equal_rows,
+        "wrong": results.wrong,
+    }
+
+
+def _requests(results: Results) -> Iterator[Figure]:
+    aims = {
+        (ROW, READERS): (Aim(12, "times"), Aim(45, "share")),
+        (LIST, READERS): (Aim(70, "times"),),
+    }
+    for path, name in ((ROW, "single row"), (LIST, "list of 50")):
+        for connections in CONNECTIONS:
+            rates = [results.rate(path, connections, server) for server in SERVERS]
+            yield Figure(_title(name, connections), rates, aims.get((path, connections), ()))
+
+
+def _latencies(results: Results) -> Iterator[Figure]:
+    for path, name in ((ROW, "single row"), (LIST, "list of 50")):
+        for connections in CONNECTIONS:
+            for what in ("p50", "p99"):
+                title = f"{_title(name, connections)}, {what}"
+                times = [results.latency(path, connections, one, what) for one in SERVERS]
+                yield Figure(title, times, lower_is_better=True)
+
+
+def _appends(results: Results) -> Iterator[Figure]:
+    for reading, aim in ((False, 12_000), (True, 2_000)):
+
+        def found(what: str, reading: bool = reading) -> list[float | None]:
+            return [results.appended(one, reading, what) for one in MASTERS]
+
+        title = f"  {READERS} connections reading" if reading else "  idle"
+        yield Figure(title, found("per_second"), (Aim(aim, "buildapi"),))
+        yield Figure("    p50 of one append, ms", found("p50_ms"), lower_is_better=True)
+        yield Figure("    p99 of one append, ms", found("p99_ms"), lower_is_better=True)
+        if reading:
+            yield Figure("    rows read meanwhile, requests/s", found("reads_per_second"))
+
+
+def _followers(results: Results) -> Iterator[Figure]:
+    for per_second in PACES:
+        found = [results.followers.get((one, per_second), {}) for one in MASTERS]
+        for what in ("p50", "p99"):
+            title = f"  {per_second} appends/s wanted, {what}"
+            yield Figure(title, [one.get(f"{what}_ms") for one in found], lower_is_better=True)
+        yield Figure("    appends/s reached", [one.get("reached_per_second") for one in found])
+
+
+def _title(name: str, connections: int) -> str:
+    return f"  {name}, {connections} connection{'s' if connections > 1 else ''}"
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if value >= MANY else f"{value:.2f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *numbers, aim, verdict = (
+        f"{cell:<{width}}" if place in {0, len(cells) - 2, len(cells) - 1} else f"{cell:>{width}}"
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join((first, *numbers, aim, verdict)).rstrip()
