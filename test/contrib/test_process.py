@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest_twisted
@@ -15,6 +16,8 @@ from twisted.python.failure import Failure
 from contrib.localmaster.process import LEASH, Command, Reactor
 
 ENV = dict(os.environ)
+
+UntilGone = Callable[[int], Awaitable[None]]
 
 # A command that tidies up when it is asked to end.
 TIDY = """
@@ -51,23 +54,6 @@ def start(reactor: Reactor, script: str, output: Output, directory: Path) -> Com
     command = Command(reactor, output.write)
     command.start(["/bin/sh", "-c", script], ENV, directory)
     return command
-
-
-async def until_gone(reactor: Reactor, pid: int) -> None:
-    """Wait until the kernel is done with a process; fail if it goes on living."""
-    deadline = reactor.seconds() + 10
-    while not gone(pid):
-        assert reactor.seconds() < deadline, f"process {pid} lives on"
-        await deferLater(reactor, 0.01)
-
-
-def gone(pid: int) -> bool:
-    """True if there is no such process, or only its remains."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"
 
 
 @pytest_twisted.ensureDeferred
@@ -121,7 +107,9 @@ async def test_a_pipe_whose_reader_leaves_ends_the_writer(reactor: Reactor, tmp_
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop_ends_the_command_and_its_children(reactor: Reactor, tmp_path: Path) -> None:
+async def test_stop_ends_the_command_and_its_children(
+    reactor: Reactor, tmp_path: Path, until_gone: UntilGone
+) -> None:
     """SIGTERM reaches the whole process group."""
     output = Output(wanted="\n")
     command = start(reactor, "sleep 600 & echo $!; wait", output, tmp_path)
@@ -129,7 +117,7 @@ async def test_stop_ends_the_command_and_its_children(reactor: Reactor, tmp_path
     command.stop(grace_s=60)
 
     assert await command.ended == -signal.SIGTERM
-    await until_gone(reactor, int(output.text[1:]))
+    await until_gone(int(output.text[1:]))
 
 
 @pytest_twisted.ensureDeferred
@@ -174,13 +162,15 @@ async def test_stop_reaches_a_command_that_has_only_just_been_started(
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_command_leaves_behind_is_killed(reactor: Reactor, tmp_path: Path) -> None:
+async def test_what_a_command_leaves_behind_is_killed(
+    reactor: Reactor, tmp_path: Path, until_gone: UntilGone
+) -> None:
     """A child in the background can't hold up the build, though it keeps the output open."""
     output = Output()
     code = await start(reactor, "sleep 600 & echo $!", output, tmp_path).ended
 
     assert code == 0
-    await until_gone(reactor, int(output.text[1:]))
+    await until_gone(int(output.text[1:]))
 
 
 @pytest_twisted.ensureDeferred
