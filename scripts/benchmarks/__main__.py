@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmarks import generate, measure, report, servers, setup
 from benchmarks.measure import Effort, Results
-from benchmarks.processes import Processes, processes
+from benchmarks.processes import DidNotStart, Processes, processes
+from benchmarks.servers import Server
 
 CHAPTERS = {"rest": measure.rest, "appends": measure.appends, "follower": measure.followers}
 PEERS = ("buildbot", "klein", "twisted")
@@ -82,12 +83,24 @@ def _measure(
     }
     casts["follower"] = casts["appends"]
     for name in given.only or CHAPTERS:
-        cast = [getattr(servers, maker)(run, data) for maker in casts[name]]
-        for server in cast:
-            server.start(running)
+        cast = _started(
+            [getattr(servers, maker)(run, data) for maker in casts[name]], running, results
+        )
         for doing in CHAPTERS[name](cast, running, effort, results):
             setup.say(doing)
         running.stop_all()
+
+
+def _started(cast: list[Server], running: Processes, results: Results) -> list[Server]:
+    """Start the servers and return those that did; the others are told of in the end."""
+    started = []
+    for server in cast:
+        try:
+            server.start(running)
+            started.append(server)
+        except DidNotStart as error:
+            results.wrong.append(str(error))
+    return started
 
 
 def _print(effort: Effort, results: Results) -> None:

@@ -56,7 +56,7 @@ class Processes:
     ) -> int:
         """Start a server and return its process id once ``ready()`` is true."""
         if len(self._running) >= MOST_SERVERS:
-            raise DidNotStart(f"{name} would be more than {MOST_SERVERS} servers")
+            raise DidNotStart(f"{name}: would be more than {MOST_SERVERS} servers")
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -73,7 +73,8 @@ class Processes:
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-2000:]
-                raise DidNotStart(f"{name} does not answer; the end of {log}:\n{tail}")
+                self.stop(name)
+                raise DidNotStart(f"{name}: does not answer; the end of {log}:\n{tail}")
             time.sleep(0.1)
         return process.pid
 

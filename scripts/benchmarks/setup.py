@@ -36,7 +36,9 @@ def buildbot_venv() -> Path:
     packages = [*install, *options, *BUILDBOT_PACKAGES]
     done = subprocess.run([*base, *packages], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"bench: Buildbot can't be installed:\n{done.stderr}")
+        raise SystemExit(
+            f"bench: Buildbot can't be installed (--without buildbot leaves it out):\n{done.stderr}"
+        )
     stamp.write_text(wanted)
     return folder
 
