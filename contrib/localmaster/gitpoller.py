@@ -39,9 +39,11 @@ class GitError(Exception):
 
 async def git(reactor: Reactor, repository: Path, *arguments: str) -> str:
     """Return what a git command prints; fail with GitError."""
-    out, err, code = await getProcessOutputAndValue(
-        "git", ("-C", str(repository), *arguments), env=os.environ, reactor=reactor
-    )
+    command = ("-C", str(repository), *arguments)
+    try:
+        out, err, code = await getProcessOutputAndValue("git", command, os.environ, None, reactor)
+    except OSError as error:
+        raise GitError(f"cannot run git: {error.strerror}") from None
     if code != 0:
         raise GitError(err.decode(errors="replace").strip())
     return str(out, errors="replace")

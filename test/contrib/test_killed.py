@@ -58,7 +58,7 @@ class Program(ProcessProtocol):
         self._waiting: list[tuple[str, Deferred[None]]] = []
 
     def until(self, pattern: str) -> Deferred[None]:
-        """Fire when what was printed matches."""
+        """Fire when what was printed matches; fail if the program ends before."""
         found: Deferred[None] = Deferred()
         self._waiting.append((pattern, found))
         self._look()
@@ -83,6 +83,8 @@ class Program(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """Tell how it ended: with an exit code, or minus a signal."""
+        for pattern, waiting in self._waiting:
+            waiting.errback(AssertionError(f"{pattern!r} never came: {self.printed}"))
         end: Any = reason.value
         self.ended.callback(-end.signal if end.signal else end.exitCode)
 
