@@ -31,12 +31,13 @@ from buildapi.data.control import Control
 from buildapi.data.gate import Gate
 from buildapi.data.state import State
 from buildapi.db.engine import Database
-from buildapi.db.writer import Committed
+from buildapi.db.groupcommit import Committed
 from buildapi.errors import BuildAPIError, CannotOpen, Stopping
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.app import Web
 from buildapi.www.listening import is_loopback
+from buildapi.www.site import Site
 
 _log = Logger()
 
@@ -61,23 +62,27 @@ class BuildAPI(MultiService):
         self.master = master if master is not None else settings.server.master
         self.masterid: int | None = None
         self.port: IListeningPort | None = None
-        self._reactor = reactor
+        self.reactor = reactor
         self.mq = Bus()
         holder = self.master or "buildapi serve"
-        self.database = Database(settings.database, reactor, self._committed, announced, holder)
+        self.database = Database(
+            settings.database, reactor, self._committed, announced, holder, settings.events
+        )
         listen = settings.server.listen
         gate = Gate(loopback_only=listen is None or is_loopback(listen))
         self.data = DataAPI(self.database, gate, settings.forcescheduler)
         self.control = Control(self.data, self.mq)
         self.state = State(self.database)
         self.web: Web | None = None
-        self._ready: Deferred[BuildAPI] | None = None
         self._waiting: list[Deferred[BuildAPI]] = []
         self._outcome: BuildAPI | Failure | None = None
+        self._starting = False
+        self._stopping: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Begin to open the database; ``ready`` tells when everything works."""
+        """Begin to open the database; ``ready`` tells when everything works.  It starts once."""
         super().startService()  # type: ignore[no-untyped-call]  # only partly annotated
+        self._starting = True
         Deferred.fromCoroutine(self._start()).addBoth(self._started)
 
     def ready(self) -> Deferred[BuildAPI]:
@@ -110,6 +115,24 @@ class BuildAPI(MultiService):
 
     async def _start(self) -> None:
         await self.database.open()
+        try:
+            await self._find_master()
+            self.web = Web(
+                self.settings,
+                self.data,
+                self.control,
+                self.mq,
+                self.seq,
+                self.reason_not_ready,
+                self.reactor,
+            )
+            if self.settings.server.listen is not None:
+                self.port = await self._listening(self.settings.server.listen, self.web.site)
+        except BaseException:
+            await self.database.close()
+            raise
+
+    async def _find_master(self) -> None:
         if self.database.writer is not None:
             self.mq.begin_after(self.database.writer.seq)
             self.data.totals.published = self.database.writer.seq
@@ -119,25 +142,16 @@ class BuildAPI(MultiService):
         elif self.master is not None:
             found = await self.data.get("masters", filters={"name": self.master})
             self.masterid = found[0]["masterid"] if found else None
-        self.web = Web(
-            self.settings, self.data, self.control, self.mq, self.seq, self.reason_not_ready
-        )
-        if self.settings.server.listen is not None:
-            await self._listen(self.settings.server.listen)
 
-    async def _listen(self, description: str) -> None:
-        assert self.web is not None  # noqa: S101  _start has made it
+    async def _listening(self, description: str, site: Site) -> IListeningPort:
         try:
-            endpoint = serverFromString(self._reactor, description)
-            self.port = await endpoint.listen(
-                self.web.site(access_log=self.settings.server.access_log)
-            )
+            listening: Deferred[IListeningPort]
+            listening = serverFromString(self.reactor, description).listen(site)
+            return await listening
         except CannotListenError as error:
-            await self.database.close()
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise CannotOpen(f"cannot listen on {description}: {reason}") from None
         except (ValueError, TypeError) as error:
-            await self.database.close()
             raise CannotOpen(f"{description} is no endpoint to listen on: {error}") from None
 
     def _started(self, result: Any) -> None:
@@ -153,27 +167,38 @@ class BuildAPI(MultiService):
         self.mq.publish(committed.events)
 
     def stopService(self) -> Deferred[None]:
-        """Accept no more work, finish what was accepted within the deadline, close."""
-        return Deferred.fromCoroutine(self._stop())
+        """
+        Accept no more work, finish what was accepted within the deadline, close.
+
+        Fires when that is done, for who stops it a second time too.
+        """
+        if self._stopping is None:
+            self._stopping = Deferred.fromCoroutine(self._stop())
+        stopped: Deferred[None] = Deferred()
+        self._stopping.addBoth(_passed_on, stopped)
+        return stopped
 
     async def _stop(self) -> None:
         await (super().stopService() or succeed(None))  # type: ignore[no-untyped-call]
-        if self._outcome is None:
+        if self._starting and self._outcome is None:
             await self.ready().addErrback(lambda _: None)
         if isinstance(self._outcome, Failure):
             return
+        if self.web is not None:
+            await self._wind_down(self.web)
+        self.mq.close()
+        self._started(Failure(Stopping("the service has been stopped")))
+
+    async def _wind_down(self, web: Web) -> None:
         if self.port is not None:
             await (self.port.stopListening() or succeed(None))
-        if self.web is not None:
-            self.web.close()
-        closing = self.database.close()
-        closing.addTimeout(self.settings.server.stop_deadline_s, self._reactor)
-        try:
-            await closing
-        except DeadlinePassed:
-            _log.warn("accepted work took longer than the deadline; it was given up")
-        self.mq.close()
-        self._outcome = Failure(Stopping("the service has been stopped"))
+        for ending in [web.close(), self.database.close()]:
+            ending.addTimeout(self.settings.server.stop_deadline_s, self.reactor)
+            try:
+                await ending
+            except DeadlinePassed:
+                _log.warn("what was accepted took longer than the deadline; it was given up")
+        web.hang_up()
 
     async def __aenter__(self) -> Self:
         """Start, and wait until everything works."""
@@ -189,3 +214,8 @@ class BuildAPI(MultiService):
     ) -> None:
         """Stop, whatever happened inside."""
         await self.stopService()
+
+
+def _passed_on(result: Any, waiter: Deferred[None]) -> Any:
+    waiter.callback(None)
+    return result

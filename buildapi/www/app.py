@@ -13,10 +13,8 @@ from typing import Any
 import orjson
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.web.http import Request
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Site
-from twisted.web.static import Data
 
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
@@ -24,8 +22,9 @@ from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.actions import Actions
 from buildapi.www.connection import Sockets
-from buildapi.www.cors import Answered, Cors
+from buildapi.www.cors import Answered, Cors, own_origin
 from buildapi.www.rest import Rest
+from buildapi.www.site import Site
 
 _BELOW = (b"/api/v2/", b"/api/latest/")
 _READING = (b"GET", b"HEAD")
@@ -37,6 +36,7 @@ class Web:
     Everything that is served over HTTP, and on what it works.
 
     seq: gives the newest published position.  not_ready: gives why requests are not served now.
+    After that: ``site`` is what a port serves.
     """
 
     app = Klein()
@@ -49,22 +49,28 @@ class Web:
         bus: Bus,
         seq: Callable[[], int | None],
         not_ready: Callable[[], str | None],
+        reactor: Any,
     ) -> None:
         self._cors = Cors(settings.server.allowed_origins)
         self._rest = Rest(data, seq)
-        self._actions = Actions(control, settings.limits.request_bytes)
+        self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
         self._base_url = settings.server.base_url
-        self.sockets = Sockets(settings, data, bus, self._cors)
+        self.sockets = Sockets(settings, data, bus, self._cors, reactor)
+        self.site = Site(
+            Door(self),
+            reactor,
+            most_body_bytes=settings.limits.request_bytes,
+            log_requests=settings.server.access_log,
+        )
 
-    def site(self, *, access_log: bool) -> Site:
-        """Return what a port serves."""
-        kind = Site if access_log else QuietSite
-        return kind(Door(self))  # type: ignore[no-untyped-call]  # only partly annotated
+    def close(self) -> Deferred[None]:
+        """Close the WebSockets and take no new ones; fire when the last one is closed."""
+        return self.sockets.close()
 
-    def close(self) -> None:
-        """End what would stay open: the WebSockets."""
-        self.sockets.close()
+    def hang_up(self) -> None:
+        """Close all other connections, once what was written has been sent."""
+        self.site.hang_up()
 
     @app.route("/api")
     def versions(self, request: Any) -> bytes:
@@ -86,9 +92,10 @@ class Web:
         return self.sockets.resource
 
     @app.route("/healthz")
-    def healthz(self, request: Any) -> IResource:  # noqa: ARG002  Klein's signature
+    def healthz(self, request: Any) -> bytes:
         """Say that the process answers."""
-        return Data(b"ok\n", "text/plain; charset=utf-8")
+        request.setHeader(b"content-type", _TEXT)
+        return b"ok\n"
 
     @app.route("/readyz")
     def readyz(self, request: Any) -> bytes:
@@ -110,7 +117,8 @@ class Web:
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:
         """Answer a request of another method, or from a page of whatever origin."""
-        decision = self._cors.decide(request.method, request.getHeader, self._base(request)[:-1])
+        own = own_origin(self._base_url, request.getHeader(b"host"), secure=request.isSecure())
+        decision = self._cors.decide(request.method, request.getHeader, own)
         for name, value in decision.headers:
             request.responseHeaders.addRawHeader(name, value)
         if isinstance(decision, Answered):
@@ -125,9 +133,7 @@ class Web:
     def _base(self, request: Any) -> str:
         if self._base_url is not None:
             return self._base_url
-        host = request.getHeader(b"host") or b"localhost"
-        scheme = "https" if request.isSecure() else "http"
-        return f"{scheme}://{host.decode('latin-1')}/"
+        return own_origin(None, request.getHeader(b"host"), secure=request.isSecure()) + "/"
 
 
 class API(Resource):
@@ -164,10 +170,3 @@ class Door(KleinResource):
         if request.uri.startswith(_BELOW):
             return self._web.api(request)
         return super().render(request)
-
-
-class QuietSite(Site):
-    """A site that formats an access-log line only if somebody wants it."""
-
-    def log(self, request: Request) -> None:
-        """Write nothing: a formatted line costs as much as half an answer."""
