@@ -93,3 +93,19 @@ def newest(reader: Reader) -> int:
 
 
 _NEWEST = f"SELECT seq FROM {buildapi_log.name}"
+
+
+def oldest(reader: Reader) -> int:
+    """
+    Read the position of the oldest event that is still there; of the next one, if there is none.
+
+    All events after ``oldest(reader) - 1`` can be read.
+    """
+    seq: int = reader.connection.execute(_OLDEST).fetchone()[0]
+    return seq
+
+
+_OLDEST = (
+    f"SELECT coalesce((SELECT min(seq) FROM {buildapi_events.name}), seq + 1)"
+    f" FROM {buildapi_log.name}"
+)
