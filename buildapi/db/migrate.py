@@ -45,7 +45,7 @@ def _prepared(connection: sa.Connection, *, writable: bool) -> str | None:
         own.create_all(connection)
     elif buildapi_log.name not in names:
         return None
-    return _identity(connection)
+    return _identity(connection, writable=writable)
 
 
 def _create(connection: sa.Connection) -> None:
@@ -62,16 +62,16 @@ def _check(connection: sa.Connection, names: set[str]) -> None:
         )
     found = connection.execute(sa.select(alembic_version.c.version_num)).scalars().all()
     if found != [REVISION]:
-        shown = ", ".join(found) or "none"
+        shown = ", ".join(map(str, found)) or "none"
         raise CannotOpen(
             f"this database has schema revision {shown}; buildapi needs {REVISION} (Buildbot 4.3); "
             "let that Buildbot version upgrade it first"
         )
 
 
-def _identity(connection: sa.Connection) -> str:
+def _identity(connection: sa.Connection, *, writable: bool) -> str | None:
     found: str | None = connection.execute(sa.select(buildapi_log.c.uuid)).scalar()
-    if found is None:
+    if found is None and writable:
         found = str(uuid.uuid4())
         connection.execute(sa.insert(buildapi_log).values(id=1, uuid=found, seq=0, batch=0))
     return found
