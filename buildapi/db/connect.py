@@ -26,6 +26,21 @@ from buildapi.errors import CannotOpen, Unavailable
 Params = dict[str, Any]
 MEMORY = ":memory:"
 
+# What may work if it is tried a little later.
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+# What is no fault of the statement: the disk, the file, memory, or that it was given up.
+_TROUBLE = _BUSY | {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
 
 class SQLite:
     """
@@ -41,6 +56,9 @@ class SQLite:
         self.read_only = read_only
         self.dialect: sa.Dialect = sqlite_dialect.dialect(paramstyle="named")
         self._busy_timeout_s = busy_timeout_s
+        # Resolved once: the process may change its directory, and one file must not have two locks
+        # because it has two names.
+        self._file = os.path.realpath(self.path)
         self._shared: sqlite3.Connection | None = None
         self._lock: TextIO | None = None
 
@@ -65,37 +83,44 @@ class SQLite:
         """
         if self.in_memory or self._lock is not None:
             return
-        name = f"{self.path}.buildapi-lock"
         try:
-            handle = Path(name).open("a+", encoding="utf-8")  # noqa: SIM115  kept open while we write
-        except OSError as error:
-            raise CannotOpen(f"cannot write beside {self.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            other = handle.read(500).strip() or "another process"
-            handle.close()
+            self._lock = Path(f"{self._file}.buildapi-lock").open(  # noqa: SIM115  kept while we write
+                "a+", encoding="utf-8", errors="replace"
+            )
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.truncate(0)
+            self._lock.write(f"{holder} (process {os.getpid()} on {socket.gethostname()})\n")
+            self._lock.flush()
+        except BlockingIOError:
+            other = self._other_holder()
+            self.unlock()
             raise CannotOpen(
                 f"{self.path} is being written by {other}; stop that one, or use --read-only"
             ) from None
-        handle.truncate(0)
-        handle.write(f"{holder} (process {os.getpid()} on {socket.gethostname()})\n")
-        handle.flush()
-        self._lock = handle
+        except OSError as error:
+            self.unlock()
+            raise CannotOpen(f"cannot write beside {self.path}: {error.strerror}") from None
+
+    def _other_holder(self) -> str:
+        assert self._lock is not None  # noqa: S101  it is open, but not ours
+        self._lock.seek(0)
+        return self._lock.read(500).strip() or "another process"
 
     def unlock(self) -> None:
         """Let another process write."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            # What a full disk did not take of the holder's name is tried once more, and not needed.
+            with contextlib.suppress(OSError):
+                lock.close()
 
     def writer(self) -> sqlite3.Connection:
         """Open the connection that writes: WAL, and every commit on disk before it returns."""
-        connection = self._open("mode=rwc", self._busy_timeout_s)
-        if not self.in_memory:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+        # The file exists by now. To make an empty one in the place of one that was lost is no help.
+        connection = self._open(
+            "mode=rw", self._busy_timeout_s, "journal_mode=WAL", "synchronous=FULL"
+        )
+        read_leniently(connection)
         return connection
 
     def inspector(self) -> sqlite3.Connection:
@@ -104,28 +129,51 @@ class SQLite:
             self._reading_mode() if self.read_only else "mode=rwc", self._busy_timeout_s
         )
 
-    def reader(self, *, patient: bool) -> sqlite3.Connection:
-        """Open a connection that only reads; an impatient one never waits for a lock."""
-        connection = self._open(self._reading_mode(), self._busy_timeout_s if patient else 0)
+    def reader(self, *, patient: bool, give_up: Callable[[], bool], every: int) -> Reader:
+        """
+        Open a connection that only reads; an impatient one never waits for a lock.
+
+        give_up: asked after each ``every`` instructions of a query whether to interrupt it; not for
+        a database in memory.
+        """
+        timeout = self._busy_timeout_s if patient else 0
+        connection = self._open(self._reading_mode(), timeout, "query_only=ON")
         if not self.in_memory:
-            connection.execute("PRAGMA query_only=ON")
-        return connection
+            connection.set_progress_handler(give_up, every)
+        return Reader(connection, self.dialect)
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; the one of a database in memory stays until ``forget``."""
+        if connection is not self._shared:
+            connection.close()
+
+    def forget(self) -> None:
+        """Close the connection of a database in memory, and with it the database."""
+        if self._shared is not None:
+            self._shared.close()
 
     def _reading_mode(self) -> str:
         if not self.read_only:
             return "mode=rw"
-        frozen = not os.access(Path(self.path).parent, os.W_OK)
+        frozen = not os.access(Path(self._file).parent, os.W_OK)
         # Without permission to make -shm a read-only open fails; immutable is right if no -wal is.
-        if frozen and not Path(f"{self.path}-wal").exists():
+        if frozen and not Path(f"{self._file}-wal").exists():
             return "mode=ro&immutable=1"
         return "mode=ro"
 
-    def _open(self, mode: str, timeout: float) -> sqlite3.Connection:
+    def _open(self, mode: str, timeout: float, *pragmas: str) -> sqlite3.Connection:
         if self.in_memory:
             if self._shared is None:
                 self._shared = self._connect(MEMORY, timeout, uri=False)
             return self._shared
-        return self._connect(f"file:{quote(os.path.abspath(self.path))}?{mode}", timeout, uri=True)  # noqa: PTH100
+        connection = self._connect(f"file:{quote(self._file)}?{mode}", timeout, uri=True)
+        try:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     @staticmethod
     def _connect(name: str, timeout: float, *, uri: bool) -> sqlite3.Connection:
@@ -149,27 +197,54 @@ class SQLite:
         )
 
     @staticmethod
-    def is_busy(error: Exception) -> bool:
+    def is_busy(error: BaseException) -> bool:
         """Say whether the statement may work a little later."""
-        return isinstance(error, sqlite3.OperationalError) and (
-            "locked" in str(error) or "busy" in str(error)
-        )
+        return _code(error) in _BUSY
 
     @staticmethod
-    def is_lost(error: Exception) -> bool:
-        """Say whether the connection is gone."""
-        return isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error)
+    def is_lost(error: BaseException) -> bool:
+        """Say whether the connection is gone, or can't be made now."""
+        if isinstance(error, sqlite3.ProgrammingError):
+            return "closed database" in str(error)
+        return _code(error) == sqlite3.SQLITE_CANTOPEN
+
+    @staticmethod
+    def is_undecodable(error: BaseException) -> bool:
+        """Say whether a text in the database is no UTF-8; ``read_leniently`` reads it."""
+        # The driver raises this itself, and gives no code.
+        return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
     @staticmethod
     def in_transaction(connection: sqlite3.Connection) -> bool:
         """Say whether a transaction is open: a full disk may have ended it."""
         return connection.in_transaction
 
-    def explained(self, error: Exception) -> Exception:
-        """Return what the driver raised as an error for people; other errors as they are."""
-        if not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.IntegrityError):
-            return error
-        return Unavailable(f"the database {self.path} did not take it: {error}; try again later")
+    def explained(self, error: BaseException) -> BaseException:
+        """
+        Return trouble with the database as Unavailable, and other errors as they are.
+
+        A statement that is wrong is not made right by waiting.
+        """
+        if _code(error) in _TROUBLE or self.is_lost(error):
+            return Unavailable(f"the database is not available: {error}; try again later")
+        return error
+
+
+def _code(error: BaseException) -> int | None:
+    """Return SQLite's primary result code."""
+    if not isinstance(error, sqlite3.Error):
+        return None
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def read_leniently(connection: sqlite3.Connection) -> None:
+    """
+    Give bytes that are no UTF-8 as replacement characters, instead of failing.
+
+    Reading all text so is half as quick: readers begin without.
+    """
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
 
 
 def connector(url: str, *, read_only: bool, busy_timeout_s: float) -> SQLite:

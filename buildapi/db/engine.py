@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from threading import local
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import IReactorThreads, IReactorTime
+from twisted.internet.defer import Deferred, execute, fail
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.python.failure import Failure
 
 from buildapi.db import migrate
 from buildapi.db.connect import Reader, connector
+from buildapi.db.groupcommit import Committed, GroupCommit
+from buildapi.db.readers import Readers
+from buildapi.db.retention import Retention
 from buildapi.db.transaction import Announce, Tx
-from buildapi.db.writer import Committed, Writer
-from buildapi.errors import BuildAPIError, CannotOpen
+from buildapi.db.writer import Writer
+from buildapi.errors import CannotOpen, Unavailable
 from buildapi.settings import Database as DatabaseSettings
+from buildapi.settings import Events
 
 T = TypeVar("T")
 
 # The budget of a read on the reactor thread: about a millisecond of SQLite's virtual machine.
 STEPS_PER_TICK = 10_000
 TICKS_PER_READ = 10
-# How long a query shape that exceeded the budget goes straight to the pool.
+# How long a query shape that exceeded the budget goes straight to the pool, and how many may.
 EXILE_S = 10.0
+MOST_EXILED = 1_000
 
 
 class TooLarge(Exception):
@@ -40,11 +43,12 @@ class TooLarge(Exception):
 
 class Database:
     """
-    One database: its readers, its writer, its threads.
+    One database: its readers, its writer, its threads.  It is opened and closed once.
 
     deliver: called on the reactor thread with what each batch changed, before its Deferreds fire.
     announce: makes changes into events.  holder: who writes, for others who would.
-    reactor: None runs everything in the caller's thread, for a database in memory.
+    reactor: gives the time, and threads; a database in memory works in the caller's thread, and a
+    ``Clock`` is enough.  events: how long the event log remembers.
     """
 
     def __init__(
@@ -54,63 +58,82 @@ class Database:
         deliver: Callable[[Committed], None],
         announce: Announce,
         holder: str = "a build master",
+        events: Events | None = None,
     ) -> None:
         self.settings = settings
         self.connector = connector(
             settings.url, read_only=settings.read_only, busy_timeout_s=settings.busy_timeout_s
         )
-        self._holder = holder
-        self._reactor: IReactorThreads | None = None if self.connector.in_memory else reactor
-        clock: IReactorTime = reactor
-        self.seconds: Callable[[], float] = clock.seconds
         self.identity: str | None = None
+        self.seconds: Callable[[], float] = reactor.seconds
         self.writer: Writer | None = None
+        self._holder = holder
+        self._reactor = reactor
+        from_thread = None if self.connector.in_memory else reactor.callFromThread
         if not settings.read_only:
-            self.writer = Writer(
-                self.connector,
-                self.seconds,
-                deliver,
-                announce,
-                self._reactor and self._reactor.callFromThread,
-                settings.max_queued_writes,
-            )
-        self._pool: ThreadPool | None = None
-        self._local = local()
-        self._readers: list[Reader] = []
+            patience_s = settings.busy_timeout_s
+            commits = GroupCommit(self.connector, self.seconds, announce, patience_s)
+            self.writer = Writer(commits, deliver, from_thread, settings.max_queued_writes)
+        self._readers: Readers | None = None
+        if from_thread is not None:
+            self._readers = Readers(self.connector, from_thread, settings.reader_threads)
+        self._retention = Retention(events or Events(), self.write, reactor)
         self._inline: Reader | None = None
         self._ticks_left = 0
         self._exiled: dict[Any, float] = {}
+        self._is_open = False
+        self._closing: Deferred[None] | None = None
 
     def open(self) -> Deferred[None]:
         """Open, check and if need be make the database; fail with CannotOpen."""
-        if self._reactor is None:
-            return execute(self._open)
-        self._pool = ThreadPool(1, max(1, self.settings.reader_threads), "buildapi-readers")
-        self._pool.start()
-        opening: Deferred[None] = deferToThreadPool(self._reactor, self._pool, self._open)
-        return opening
+        if self._readers is None:
+            opening: Deferred[None] = execute(self._open)
+        else:
+            pool = self._reactor.getThreadPool()
+            opening = deferToThreadPool(self._reactor, pool, self._open)
+        return opening.addCallbacks(self._opened, self._not_opened)
 
     def _open(self) -> None:
-        self.connector.check()
         try:
+            self.connector.check()
             if self.writer is not None:
                 self.connector.lock(self._holder)
-            connection = self.connector.inspector()
-            self.identity = migrate.opened(
-                self.connector.alchemy(connection), writable=self.writer is not None
-            )
-            if not self.connector.in_memory:
-                connection.close()
+            self.identity = self._checked()
+            if self.settings.inline_reads or self.connector.in_memory:
+                self._inline = self.connector.reader(
+                    patient=False, give_up=self._spent, every=STEPS_PER_TICK
+                )
             if self.writer is not None:
-                self.writer.start(logging=True)
-            self._inline = self._inline_reader()
-        except BuildAPIError:
+                self.writer.start()
+        except BaseException as error:
+            self._close_inline()
             self.connector.unlock()
+            if isinstance(error, (sqlite3.Error, sa.exc.SQLAlchemyError, OSError)):
+                cause = error.__cause__ or error
+                raise CannotOpen(f"cannot open {self.connector.path}: {cause}") from None
             raise
-        except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
-            self.connector.unlock()
-            cause = error.__cause__ or error
-            raise CannotOpen(f"cannot open {self.connector.path}: {cause}") from None
+
+    def _checked(self) -> str | None:
+        connection = self.connector.inspector()
+        try:
+            engine = self.connector.alchemy(connection)
+            return migrate.opened(engine, writable=self.writer is not None)
+        finally:
+            self.connector.close(connection)
+
+    def _opened(self, _: None) -> None:
+        self._is_open = True
+        if self._readers is not None:
+            self._readers.start()
+        if self.writer is not None:
+            self._retention.start()
+
+    def _not_opened(self, failure: Failure) -> Failure:
+        if self.writer is not None:
+            # What was to be written as soon as it is open must not wait forever.
+            self.writer.give_up()
+            self.writer.stop()
+        return failure
 
     def write(self, body: Callable[[Tx], T]) -> Deferred[T]:
         """
@@ -119,19 +142,20 @@ class Database:
         Fails with QueueFull, Stopping, Unavailable, or with what the body raised.
         """
         if self.writer is None:
-            return execute(self._refuse)
+            return fail(CannotOpen("the database was opened read-only; nothing can be changed"))
         return self.writer.submit(body)
 
-    @staticmethod
-    def _refuse() -> Any:
-        raise CannotOpen("the database was opened read-only; nothing can be changed")
-
     def read(self, work: Callable[[Reader], T]) -> Deferred[T]:
-        """Run ``work`` with a reader in the pool; fire with its result."""
-        if self._reactor is None or self._pool is None:
-            return execute(self._work, work)
-        reading: Deferred[T] = deferToThreadPool(self._reactor, self._pool, self._work, work)
-        return reading
+        """
+        Run ``work`` with a reader in the pool; fire with its result.
+
+        Fails with Unavailable, or with what ``work`` raised.  Cancelled, it is interrupted.
+        """
+        if not self._is_open:
+            return fail(Unavailable("the database is not open"))
+        if self._readers is None:
+            return execute(self._read_here, work)
+        return self._readers.submit(work)
 
     def inline(self, shape: Any, work: Callable[[Reader], T]) -> T:
         """
@@ -148,29 +172,75 @@ class Database:
             return work(reader)
         except sqlite3.OperationalError as error:
             # Interrupted by the budget, or a lock that nobody may wait for here.
-            self._exiled[shape] = self.seconds() + EXILE_S
+            self._end_snapshot(reader)
+            self._exile(shape)
             raise TooLarge from error
         except TooLarge:
-            self._exiled[shape] = self.seconds() + EXILE_S
+            self._exile(shape)
             raise
+        except sqlite3.Error as error:
+            raise self.connector.explained(error) from error
 
     def close(self) -> Deferred[None]:
-        """Finish accepted writes, then close every connection and thread."""
-        return Deferred.fromCoroutine(self._close())
+        """
+        Finish the reads and writes that were accepted, close every connection and thread.
+
+        Cancel it to give up what takes too long: reads are interrupted, writes that still wait fail
+        with Stopping. The rest of the closing then goes on by itself.
+        """
+        if self._closing is None:
+            self._closing = Deferred.fromCoroutine(self._close())
+        closed: Deferred[None] = Deferred(self._give_up)
+        self._closing.addBoth(_passed_on, closed)
+        return closed
 
     async def _close(self) -> None:
+        self._is_open = False
+        self._retention.stop()
+        # Reads first: a long text on its way into a log is cut in the pool, then written.
+        if self._readers is not None:
+            await self._readers.stop()
+        self._close_inline()
+        # The last connection to be closed tidies up the WAL: not on the reactor thread.
         if self.writer is not None:
             await self.writer.stop()
-        if self._pool is not None and self._reactor is not None:
-            # ThreadPool.stop joins its threads: not on the reactor's.
-            pool, self._pool = self._pool, None
-            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), pool.stop)
-        for reader in self._readers:
-            if not self.connector.in_memory:
-                reader.connection.close()
-        self._readers.clear()
-        self._inline = None
+        self.connector.forget()
         self.connector.unlock()
+
+    def _give_up(self, _: object) -> None:
+        if self._readers is not None:
+            self._readers.give_up()
+        if self.writer is not None:
+            self.writer.give_up()
+
+    def _close_inline(self) -> None:
+        reader, self._inline = self._inline, None
+        if reader is not None:
+            self.connector.close(reader.connection)
+
+    def _read_here(self, work: Callable[[Reader], T]) -> T:
+        assert self._inline is not None  # noqa: S101  a database in memory has one
+        try:
+            return work(self._inline)
+        except sqlite3.Error as error:
+            raise self.connector.explained(error) from error
+
+    def _spent(self) -> bool:
+        # SQLite counts across runs of a cached statement, so a tick may come early: hence several.
+        self._ticks_left -= 1
+        return self._ticks_left < 0
+
+    def _end_snapshot(self, reader: Reader) -> None:
+        # The budget may have interrupted the very end of a snapshot, which then would never end:
+        # from that moment on every read here would show the past.
+        self._ticks_left = TICKS_PER_READ
+        if not self.connector.in_memory and self.connector.in_transaction(reader.connection):
+            reader.connection.execute("ROLLBACK")
+
+    def _exile(self, shape: Any) -> None:
+        if len(self._exiled) >= MOST_EXILED:
+            self._exiled.clear()
+        self._exiled[shape] = self.seconds() + EXILE_S
 
     def _in_exile(self, shape: Any) -> bool:
         until = self._exiled.get(shape)
@@ -181,30 +251,9 @@ class Database:
         del self._exiled[shape]
         return False
 
-    def _work(self, work: Callable[[Reader], T]) -> T:
-        try:
-            return work(self._reader())
-        except sqlite3.Error as error:
-            raise self.connector.explained(error) from error
 
-    def _reader(self) -> Reader:
-        reader: Reader | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = Reader(self.connector.reader(patient=True), self.connector.dialect)
-            self._local.reader = reader
-            self._readers.append(reader)
-        return reader
-
-    def _inline_reader(self) -> Reader | None:
-        if not (self.settings.inline_reads or self.connector.in_memory):
-            return None
-        reader = Reader(self.connector.reader(patient=False), self.connector.dialect)
-        if not self.connector.in_memory:
-            reader.connection.set_progress_handler(self._tick, STEPS_PER_TICK)
-            self._readers.append(reader)
-        return reader
-
-    def _tick(self) -> bool:
-        # SQLite counts across runs of a cached statement, so a tick may come early: hence several.
-        self._ticks_left -= 1
-        return self._ticks_left < 0
+def _passed_on(result: Any, waiter: Deferred[None]) -> Any:
+    if waiter.called:
+        return result
+    waiter.callback(result)
+    return None

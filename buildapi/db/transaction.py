@@ -48,8 +48,6 @@ class Tx(Reader):
         at: float,
         memory: dict[Any, Any],
         announce: Announce,
-        *,
-        logging: bool,
     ) -> None:
         super().__init__(connection, dialect)
         self.at = at
@@ -59,7 +57,6 @@ class Tx(Reader):
         self.events: list[Event] = []
         self.touched: set[str] = set()
         self._announce = announce
-        self._logging = logging
         self._seq = seq
         self._pending: dict[sa.Table, list[tuple[Any, ...]]] = {}
         self._changing: dict[tuple[sa.Table, str], dict[int, Any]] = {}
@@ -141,9 +138,9 @@ class Tx(Reader):
     def flush(self) -> None:
         """Write all that waited, and the events."""
         self.write_waiting()
-        if self._logging and self._logged < len(self.events):
+        if self._logged < len(self.events):
             self._insert_all(buildapi_events, eventlog.rows(self.events[self._logged :]))
-        self._logged = len(self.events)
+            self._logged = len(self.events)
 
     def write_waiting(self) -> None:
         """Write what was to be inserted or changed later."""
@@ -158,9 +155,8 @@ class Tx(Reader):
 
     def count(self, batch: int) -> None:
         """Write the counters of the log: the newest ``seq`` and the number of this batch."""
-        if self._logging:
-            ready = compiled(_COUNT, self.dialect)
-            self.connection.execute(ready.sql, {"seq": self.seq, "batch": batch, "one": 1})
+        ready = compiled(_COUNT, self.dialect)
+        self.connection.execute(ready.sql, {"seq": self.seq, "batch": batch, "one": 1})
 
     def guard(self) -> int:
         """Begin a savepoint; return the mark that ``undo`` wants."""

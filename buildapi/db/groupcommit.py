@@ -1,0 +1,242 @@
+"""
+Group commit: how a batch of bodies gets into the database, in the writer's thread.
+
+All bodies run in one transaction, which is committed once. If one fails, the transaction is rolled
+back and the batch runs again with a savepoint around each body, so that only the guilty one fails.
+A full disk may end the whole transaction inside one body; then each body gets a transaction of its
+own.
+
+A database that is busy or lost is tried again for as long as ``database.busy_timeout_s`` says; then
+the whole batch fails with Unavailable. If COMMIT raises, the batch number in the counter row tells
+whether it got through, and nothing else happens until that is known: to guess would lose the batch,
+or write it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from threading import Event as Flag
+from time import monotonic
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from buildapi.db import eventlog
+from buildapi.db.connect import Reader, SQLite
+from buildapi.db.transaction import Announce, Tx
+from buildapi.errors import Stopping, Unavailable
+from buildapi.mq.event import Event
+
+T = TypeVar("T")
+Body = Callable[[Tx], T]
+
+RETRY_DELAYS_S = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+@dataclass
+class Job:
+    """A body that waits for its transaction, and who waits for it."""
+
+    body: Body[Any]
+    done: Deferred[Any] = field(default_factory=Deferred)
+    # What the body returned, or a Failure.
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What one batch changed."""
+
+    events: Sequence[Event]
+    touched: frozenset[str]
+    seq: int
+
+
+class _OutOfReach(Unavailable):
+    """Nobody is to blame and nothing else to be tried: the whole batch fails."""
+
+
+class GroupCommit:
+    """
+    The writing connection, and the transactions made on it.
+
+    clock: seconds since the epoch.  announce: makes changes into events.  patience_s: how long a
+    busy or lost database is tried again.  ``seq``: the position of the newest event.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        connector: SQLite,
+        clock: Callable[[], float],
+        announce: Announce,
+        patience_s: float,
+    ) -> None:
+        self._connector = connector
+        self._clock = clock
+        self._announce = announce
+        self._patience_s = patience_s
+        self._giving_up = Flag()
+        self._connection: Any = None
+        self._memory: dict[Any, Any] = {}
+        self.seq = 0
+        self._batch = 0
+
+    def open(self) -> None:
+        """Open the connection and read where the event log ends."""
+        self._connected()
+
+    def close(self) -> None:
+        """Close the connection; the next transaction opens a new one."""
+        self._memory.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._connector.close(connection)
+
+    def give_up(self) -> None:
+        """Fail further batches with Stopping, and wait for no database; from any thread."""
+        self._giving_up.set()
+
+    def settled(self, jobs: list[Job]) -> Iterator[tuple[Committed | None, list[Job]]]:
+        """
+        Run a batch, and yield all jobs of it with their results: a Failure where one failed.
+
+        They come by the transaction they went through: all at once, if nothing was wrong.
+        """
+        committed = None
+        try:
+            committed = self._committed(jobs)
+        except BaseException as error:  # noqa: BLE001  the thread must live, whatever a body raises
+            if len(jobs) > 1 and not isinstance(error, _OutOfReach):
+                for job in jobs:
+                    yield from self.settled([job])
+                return
+            for job in jobs:
+                job.result = self._failure(error)
+        yield committed, jobs
+
+    def _failure(self, error: BaseException) -> Failure:
+        if isinstance(error, _OutOfReach):
+            # An exception of its own for everybody who may raise it again.
+            error = (Stopping if self._giving_up.is_set() else Unavailable)(str(error))
+        return Failure(self._connector.explained(error))
+
+    def _committed(self, jobs: list[Job]) -> Committed:
+        if self._giving_up.is_set():
+            raise _OutOfReach("the service is being stopped; this was not written")
+        try:
+            return self._patiently(jobs, self._plain)
+        except _OutOfReach:
+            raise
+        except BaseException as error:
+            if len(jobs) == 1:
+                raise
+            self._log.debug("a batch failed ({error}); guarding each body", error=error)
+        return self._patiently(jobs, self._in_savepoint)
+
+    def _patiently(self, jobs: list[Job], run: Callable[[Tx, Job], None]) -> Committed:
+        """Try a transaction again while the database is busy or lost, with growing delay."""
+        until, delays = monotonic() + self._patience_s, _delays()
+        while True:
+            try:
+                return self._transaction(jobs, run)
+            except Exception as error:
+                if not (self._connector.is_busy(error) or self._connector.is_lost(error)):
+                    raise
+                if self._giving_up.wait(next(delays)) or monotonic() > until:
+                    raise _OutOfReach(str(self._connector.explained(error))) from error
+
+    def _transaction(self, jobs: list[Job], run: Callable[[Tx, Job], None]) -> Committed:
+        connection = self._connected()
+        batch, at = self._batch + 1, self._clock()
+        dialect = self._connector.dialect
+        tx = Tx(connection, dialect, self.seq, at, self._memory, self._announce)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                run(tx, job)
+            tx.flush()
+            tx.count(batch)
+        except BaseException:
+            self._roll_back()
+            raise
+        self._commit(connection, batch)
+        self.seq, self._batch = tx.seq, batch
+        return Committed(tx.events, frozenset(tx.touched), tx.seq)
+
+    def _plain(self, tx: Tx, job: Job) -> None:
+        job.result = job.body(tx)
+        if isinstance(job.result, (Deferred, Coroutine)):
+            raise TypeError("a body must not be asynchronous: its transaction does not wait")
+        if not self._connector.in_transaction(tx.connection):
+            # It hid the error of a full disk: what follows would commit statement by statement.
+            raise Unavailable("the database ended the transaction; try again later")
+
+    def _in_savepoint(self, tx: Tx, job: Job) -> None:
+        mark = tx.guard()
+        try:
+            self._plain(tx, job)
+            tx.release()
+        except BaseException as error:
+            # No transaction, no savepoint: each body alone, then.
+            if not self._connector.in_transaction(tx.connection):
+                raise
+            tx.undo(mark)
+            if self._connector.is_busy(error):
+                raise
+            job.result = self._failure(error)
+
+    def _commit(self, connection: Any, batch: int) -> None:
+        try:
+            connection.execute("COMMIT")
+        except Exception as error:
+            self._roll_back()
+            if not self._got_through(batch):
+                raise
+            self._log.warn("COMMIT raised {error}, yet the batch is in the database", error=error)
+
+    def _got_through(self, batch: int) -> bool:
+        """Say whether a batch whose COMMIT raised is in the database; ask until that is known."""
+        delays = _delays()
+        while True:
+            try:
+                return self._counters(self._connected()).batch == batch
+            except Exception as error:
+                self._log.warn("COMMIT raised; asking whether it got through: {error}", error=error)
+                self.close()
+                if self._giving_up.wait(next(delays)):
+                    sentence = "the database was lost; whether it took the change is not known"
+                    raise _OutOfReach(sentence) from error
+
+    def _roll_back(self) -> None:
+        self._memory.clear()
+        try:
+            if self._connector.in_transaction(self._connection):
+                self._connection.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001  a connection that can't roll back is no use
+            self._log.warn("ROLLBACK failed: {error}; connecting again", error=error)
+            self.close()
+
+    def _connected(self) -> Any:
+        """Return the connection; a new one begins with the counters that the database has."""
+        if self._connection is None:
+            connection = self._connector.writer()
+            try:
+                found = self._counters(connection)
+            except BaseException:
+                self._connector.close(connection)
+                raise
+            self._connection, self.seq, self._batch = connection, found.seq, found.batch
+        return self._connection
+
+    def _counters(self, connection: Any) -> eventlog.Counters:
+        return eventlog.counters(Reader(connection, self._connector.dialect))
+
+
+def _delays() -> Iterator[float]:
+    return chain(RETRY_DELAYS_S, repeat(RETRY_DELAYS_S[-1]))
