@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
+
+FOLLOW = Path(__file__).parents[1] / "followlog.py"
 
 RESULTS = ("SUCCESS", "WARNINGS", "FAILURE", "SKIPPED", "EXCEPTION", "RETRY", "CANCELLED")
 
@@ -82,7 +86,8 @@ def invitation(url: str, builderid: int, scheduler: str | None) -> str:
     tips = [
         ("list the builders", f"curl '{api}/builders?field=builderid&field=name'"),
         ("see the newest builds", f"curl '{api}/builds?order=-buildid&limit=3'"),
-        ("read a step's log", f"curl {api}/builds/1/steps/0/logs/stdio/raw_inline"),
+        ("read a log, here of build 1", f"curl {api}/builds/1/steps/0/logs/stdio/raw_inline"),
+        ("follow it as it grows", f"{sys.executable} {FOLLOW} {url} builds/1/steps/0/logs/stdio"),
         ("stop a build", _call(f"{api}/builds/1", "stop", '{"reason":"enough"}')),
     ]
     if scheduler is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from twisted.internet.defer import Deferred
 from buildapi.mq.event import Event
 from buildapi.testing import RecordingSubscriber
 from contrib.localmaster.config import load
+from contrib.localmaster.console import FOLLOW
 from contrib.localmaster.master import LocalMaster
-from contrib.localmaster.process import Reactor
+from contrib.localmaster.process import Command, Reactor
 
 CONFIG = '''
 [[builder]]
@@ -228,6 +231,33 @@ async def test_a_build_is_recorded_whole(master: LocalMaster) -> None:
     assert {line[0] for line in lines} == {"o", "h"}
     (request,) = await rows(master, f"buildrequests/{brid}")
     assert (request["complete"], request["results"]) == (True, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_can_be_followed_from_a_terminal(
+    master: LocalMaster, reactor: Reactor, tmp_path: Path
+) -> None:
+    """Lines arrive while the command runs, each once; the program ends with the log."""
+    printed: list[str] = []
+    half: Deferred[None] = Deferred()
+
+    def take(text: str) -> None:
+        printed.extend(line[1:] for line in text.splitlines())
+        if "waiting" in printed and not half.called:
+            half.callback(None)
+
+    follower = Command(reactor, take)
+    base = url(master, "").removesuffix("api/v2/")
+    script = [sys.executable, str(FOLLOW), base, "builds/1/steps/0/logs/stdio"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    await force(master, "patient")
+    follower.start(script, env, tmp_path)
+    await half
+    (tmp_path / "go").touch()
+
+    assert await follower.ended == 0
+    assert printed[0].startswith("/bin/sh -c 'echo waiting;")
+    assert printed[2:] == ["waiting", "went", "done"]
 
 
 @pytest_twisted.ensureDeferred
