@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from urllib.parse import urlsplit
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -85,6 +86,22 @@ class Cors:
         # fnmatch would take the brackets of http://[::1]:8010 for a set of characters.
         literal = (glob.lower().replace("[", "[[]") for glob in self.allowed_origins)
         return re.compile("|".join(map(fnmatch.translate, literal)) or r"\Z.")
+
+
+def own_origin(base_url: str | None, host: bytes | None, *, secure: bool) -> str:
+    """
+    Return the origin of our own pages.
+
+    base_url: the address people know this server by, if that is not the one they ask.
+    host: the Host header of the request.  secure: whether it came by TLS.
+
+    >>> own_origin("https://ci.example.org/buildapi/", None, secure=False)
+    'https://ci.example.org'
+    """
+    if base_url is not None:
+        parts = urlsplit(base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+    return f"{'https' if secure else 'http'}://{(host or b'localhost').decode('latin-1')}"
 
 
 def _granted(origin: bytes, wanted: bytes = b"") -> Headers:
