@@ -22,7 +22,7 @@ TEXT = b"text/plain; charset=utf-8"
 def compact_rows(ask: Ask) -> Callable[[Portion], bytes]:
     """Return what makes raw rows into the inside of a JSON list."""
     if ask.plan is None:
-        return lambda rows: orjson.dumps(rows)[1:-1]
+        return lambda rows: _in_one_line(rows)[1:-1]
     make = ask.plan.as_json
     return lambda rows: orjson.dumps([make(row) for row in rows])[1:-1]
 
@@ -34,17 +34,42 @@ def compact(ask: Ask, answer: Fetched[bytes]) -> bytes:
     return b'{"%b":[%b],"meta":{%b}}' % (plural, b",".join(answer.parts), meta)
 
 
-indented_rows: Callable[[Ask], Callable[[Portion], list[dict[str, Any]]]] = rows_of
+def indented_rows(ask: Ask) -> Callable[[Portion], bytes]:
+    """Return what makes raw rows into the inside of a JSON list, for people."""
+    make = rows_of(ask)
+
+    def made(rows: Portion) -> bytes:
+        # In a list in a list the rows are indented as they are in the whole answer.
+        return _for_people([make(rows)])[len("[\n  [\n") : -len("\n  ]\n]")] if rows else b""
+
+    return made
 
 
-def indented(ask: Ask, answer: Fetched[list[dict[str, Any]]]) -> bytes:
+def indented(ask: Ask, answer: Fetched[bytes]) -> bytes:
     """Return the whole answer for people."""
-    meta = {} if answer.total is None else {"total": answer.total}
-    rows = [row for part in answer.parts for row in part]
-    whole = {ask.shape.resource.plural: rows, "meta": meta}
-    return json.dumps(whole, indent=2, separators=(", ", ": ")).encode()
+    meta = b"{}" if answer.total is None else b'{\n    "total": %d\n  }' % answer.total
+    parts = [part for part in answer.parts if part]
+    rows = b"[\n%b\n  ]" % b", \n".join(parts) if parts else b"[]"
+    plural = ask.shape.resource.plural.encode()
+    return b'{\n  "%b": %b, \n  "meta": %b\n}' % (plural, rows, meta)
 
 
 def error(sentence: str) -> bytes:
     """Return the body of a refused GET."""
     return json.dumps({"error": sentence}).encode()
+
+
+def _in_one_line(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # A property may be an integer beyond 64 bits, or text that is half a character.
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _for_people(value: Any) -> bytes:
+    try:
+        # A newline inside a text is escaped: every one that follows a comma is ours.
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2).replace(b",\n", b", \n")
+    except orjson.JSONEncodeError:
+        return json.dumps(value, indent=2, separators=(", ", ": ")).encode()

@@ -24,6 +24,8 @@ from buildapi.www.rawlog import RawDownload
 
 # Above this an answer is sent in chunks, without its length.
 LARGEST_WITH_LENGTH = 8 * 2**20
+# Above this an answer is compressed in the pool: a megabyte takes some 10 ms.
+LARGEST_COMPRESSED_HERE = 256 * 1024
 
 _log = Logger()
 
@@ -49,7 +51,7 @@ class Rest:
                 _text(path), query.decode("utf-8", "surrogateescape"), ANONYMOUS
             )
             if ask.match.route.kind in ("raw", "raw_inline"):
-                return self._raw(request, ask)
+                return self._raw(request, ask, seq)
             compact = b"application/json" in (request.getHeader(b"accept") or b"")
             make = envelope.compact_rows(ask) if compact else envelope.indented_rows(ask)
             whole: Callable[[Ask, Any], bytes] = envelope.compact if compact else envelope.indented
@@ -60,23 +62,23 @@ class Rest:
         except Exception:  # noqa: BLE001  every answer is ours, this one too
             return self._refuse(request, Failure(), seq)
 
-    def _answer(self, request: Any, body: bytes, seq: int | None, *, compact: bool) -> bytes | int:
+    def _answer(self, request: Any, body: bytes, seq: int | None, *, compact: bool) -> int:
         headers = request.responseHeaders
         headers.setRawHeaders(b"content-type", [envelope.JSON if compact else envelope.TEXT])
+        headers.addRawHeader(b"vary", b"accept, accept-encoding")
         self._position(headers, seq)
-        accepted = request.getHeader(b"accept-encoding")
-        if accepted is not None:
-            headers.setRawHeaders(b"vary", [b"accept-encoding"])
-            coding = negotiated(accepted)
-            if coding is not None:
-                headers.setRawHeaders(b"content-encoding", [coding.encode()])
-                body = compressed(body, coding)
-        length = len(body)
-        if length <= LARGEST_WITH_LENGTH:
-            headers.setRawHeaders(b"content-length", [b"%d" % length])
-        if request.method != b"HEAD":
-            request.write(body)
-        request.finish()
+        coding = negotiated(request.getHeader(b"accept-encoding"))
+        if coding is None:
+            return _send(request, body)
+        headers.setRawHeaders(b"content-encoding", [coding.encode()])
+        if len(body) <= LARGEST_COMPRESSED_HERE:
+            return _send(request, compressed(body, coding))
+        working = self._data.database.read(lambda _: compressed(body, coding))
+        gone = until_gone(request, working)
+        working.addCallbacks(
+            lambda done: None if gone() else _send(request, done),
+            lambda failure: None if gone() else self._refuse(request, failure, seq),
+        )
         return NOT_DONE_YET
 
     def _position(self, headers: Any, seq: int | None) -> None:
@@ -107,19 +109,25 @@ class Rest:
         reading.addCallback(answered).addErrback(failed)
         return NOT_DONE_YET
 
-    def _raw(self, request: Any, ask: Ask) -> int:
+    def _raw(self, request: Any, ask: Ask, seq: int | None) -> int:
+        self._position(request.responseHeaders, seq)
         RawDownload(self._data, request, ask, self._refuse).begin()
         return NOT_DONE_YET
 
     def refuse_method(self, request: Any) -> int:
         """Answer a request by a method that the API does not have."""
-        return self._refuse(request, Failure(BadRequest("invalid HTTP method")))
+        return self._refuse(request, Failure(BadRequest("invalid HTTP method")), self._seq())
+
+    def position(self, headers: Any) -> None:
+        """Add the newest published position to the headers of an answer."""
+        self._position(headers, self._seq())
 
     def _refuse(self, request: Any, failure: Failure, seq: int | None = None) -> int:
         status, sentence = refusal(failure)
         request.setResponseCode(status)
         headers = request.responseHeaders
         headers.setRawHeaders(b"content-type", [envelope.TEXT])
+        headers.removeHeader(b"content-encoding")
         self._position(headers, seq)
         body = envelope.error(sentence)
         if request.method != b"HEAD":
@@ -127,6 +135,16 @@ class Rest:
             request.write(body)
         request.finish()
         return NOT_DONE_YET
+
+
+def _send(request: Any, body: bytes) -> int:
+    """Send a whole answer, and end the request."""
+    if len(body) <= LARGEST_WITH_LENGTH:
+        request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
+    if request.method != b"HEAD":
+        request.write(body)
+    request.finish()
+    return NOT_DONE_YET
 
 
 def refusal(failure: Failure) -> tuple[int, str]:
