@@ -13,12 +13,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from buildapi.data.api import DataAPI
 from buildapi.data.fetch import Ask
 from buildapi.data.logchunks import RawLog, part
+from buildapi.db.connect import Reader
+from buildapi.errors import BuildAPIError, NoSuchResource
+
+_log = Logger()
 
 
 @implementer(IPushProducer)
@@ -69,26 +74,28 @@ class RawDownload:
             self._request.write(log.heading)
         first = 0
         while first < log.num_lines and not self._gone:
-            found = await self._data.database.read(
-                partial(part, logid=log.logid, first=first, end=log.num_lines)
-            )
-            if found.next == first:
+            reached, text = await self._data.database.read(partial(_piece, log=log, first=first))
+            if reached == first:
+                _check_never_there(log, first)
                 return
-            first = found.next
+            first = reached
             if self._wanted is not None:
                 await self._wanted
             if not self._gone:
-                self._request.write(log.shown(found.text))
+                self._request.write(text)
 
     def _failed(self, failure: Failure) -> None:
         if self._gone:
             return
-        if self._request.startedWriting:
-            # Half a log must not look like a whole one: break the connection.
-            self._request.unregisterProducer()
-            self._request.loseConnection()
-        else:
+        if not self._request.startedWriting:
             self._refuse(self._request, failure)
+            return
+        if not failure.check(BuildAPIError):
+            _log.failure("a download broke", failure)
+        # Half a log must not look like a whole one: break the connection.
+        self._gone = True
+        self._request.unregisterProducer()
+        self._request.channel.transport.abortConnection()
 
     def pauseProducing(self) -> None:
         """Wait with the next lines: the client is slow."""
@@ -105,3 +112,14 @@ class RawDownload:
         """Give up: the client has gone."""
         self._gone = True
         self.resumeProducing()
+
+
+def _piece(reader: Reader, log: RawLog, first: int) -> tuple[int, bytes]:
+    found = part(reader, log.logid, first, log.num_lines)
+    return found.next, log.shown(found.text)
+
+
+def _check_never_there(log: RawLog, first: int) -> None:
+    """Accept that old logs are emptied by house-keeping, but not while one is being sent."""
+    if first > 0:
+        raise NoSuchResource(f"log {log.logid} was deleted while it was sent")
