@@ -14,11 +14,11 @@ says "look again". So a slow follower costs no memory, and many small appends ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from buildapi.data.api import ROUTER, DataAPI
 from buildapi.data.gate import Identity
@@ -42,8 +42,8 @@ class Sink(Protocol):
     def send(self, frame: dict[str, Any]) -> None:
         """Send one frame."""
 
-    def writable(self) -> Deferred[None]:
-        """Fire when more can be sent without piling up."""
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let one follower after the other read and send, when that doesn't pile up."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,30 @@ async def target(data: DataAPI, logid: int | None, path: str | None, identity: I
     Find the log that a follower names, by id or by path.
 
     A log that does not exist yet is waited for, as long as its step runs.
-    Fails with BadRequest, NoSuchPath, NoSuchResource.
+    Raises BadRequest, NoSuchPath, NoSuchResource.
     """
     if logid is not None:
         found = await data.get(("logs", logid), identity=identity)
         return Target(found["logid"])
-    match = ROUTER.find((path or "").strip("/"))
+    path = (path or "").strip("/")
+    match = ROUTER.find(path)
     if match.route.resource is not Log or match.route.kind != "one":
         raise BadRequest(f"{path} is no log; a log's path is like builds/10/steps/2/logs/stdio")
     try:
-        found = await data.get(path or "", identity=identity)
+        found = await data.get(path, identity=identity)
     except NoSuchResource:
-        return await _awaited(data, path or "", match, identity)
+        return await _awaited(data, path, match, identity)
     return Target(found["logid"])
 
 
 async def _awaited(data: DataAPI, path: str, match: Match, identity: Identity) -> Target:
-    step_path, _, _ = path.strip("/").rpartition("/logs/")
+    step_path, _, _ = path.rpartition("/logs/")
     if not step_path:
         raise NoSuchResource("there is no such log")
     step = await data.get(step_path, identity=identity)
     if step["complete"]:
-        raise NoSuchResource("there is no such log, and its step has ended")
+        # Look again: it may have come, and the step ended, in between.
+        return Target((await data.get(path, identity=identity))["logid"])
     return Target(None, str(match.bound["log_slug"]), step)
 
 
@@ -90,32 +92,28 @@ class Follower:
     One stream of one log.
 
     offset: the first line wanted, from 0; negative: so many from the end at that moment.
-    done: called once, when the stream has ended by itself.
     """
 
-    def __init__(  # what a stream is
-        self,
-        data: DataAPI,
-        bus: Bus,
-        sink: Sink,
-        sub: int | str,
-        offset: int,
-        done: Callable[[], None],
+    def __init__(
+        self, data: DataAPI, bus: Bus, identity: Identity, sink: Sink, sub: int | str, offset: int
     ) -> None:
         self._data = data
         self._bus = bus
+        self._identity = identity
         self._sink = sink
         self.sub = sub
-        self.found: Target | None = None
         self._offset = offset
-        self._done = done
         self._listener: Listener | None = None
         self._stopped = False
         self._news: Deferred[None] | None = None
         self._looked = True
 
     def follow(self, found: Target) -> Deferred[None]:
-        """Stream until the end, or until ``stop``."""
+        """
+        Stream; fire at the end, or after ``stop``.
+
+        Fails with NoSuchResource if the log has been deleted, or will never be there.
+        """
         return Deferred.fromCoroutine(self._followed(found))
 
     def stop(self) -> None:
@@ -126,41 +124,47 @@ class Follower:
         self._wake()
 
     async def _followed(self, found: Target) -> None:
-        logid = found.logid
-        if logid is None:
-            logid = await self._appeared(found)
-        if logid is not None:
-            await self._streamed(logid)
-        if not self._stopped:
+        try:
+            logid = found.logid
+            if logid is None:
+                logid = await self._appeared(found)
+            if logid is not None:
+                await self._streamed(logid)
+        finally:
             self.stop()
-            self._done()
 
     async def _streamed(self, logid: int) -> None:
         # Subscribe before the first read: a line appended in between would never wake us.
         self._listen([f"build.*.step.*.log.{logid}.*"])
         cursor, at_tail = None, False
         while not self._stopped:
-            self._looked = True
-            lines, complete, part = await self._read(logid, cursor, small=at_tail)
-            if self._stopped:
-                return
-            cursor, at_tail = part.next, part.next >= lines
-            if part.text:
-                self._sink.send(
-                    {
-                        "sub": self.sub,
-                        "logid": logid,
-                        "first": part.first,
-                        "next": part.next,
-                        "content": part.text.decode("utf-8", "replace"),
-                    }
-                )
-                await self._sink.writable()
-            elif complete and at_tail:
+            async with self._sink.turn():
+                self._looked = True
+                lines, complete, part = await self._read(logid, cursor, small=at_tail)
+                if self._stopped:
+                    return
+                cursor, at_tail = part.next, part.next >= lines
+                if part.text:
+                    self._send_lines(logid, part)
+                elif not at_tail:
+                    # House-keeping has taken these lines away; nobody will ever get them.
+                    cursor, at_tail = lines, True
+            if at_tail and complete:
                 self._sink.send({"sub": self.sub, "end": {"num_lines": lines, "complete": True}})
                 return
-            if at_tail and not complete:
+            if at_tail:
                 await self._something_new()
+
+    def _send_lines(self, logid: int, part: Part) -> None:
+        self._sink.send(
+            {
+                "sub": self.sub,
+                "logid": logid,
+                "first": part.first,
+                "next": part.next,
+                "content": part.text.decode("utf-8", "replace"),
+            }
+        )
 
     def _read(
         self, logid: int, cursor: int | None, *, small: bool
@@ -173,36 +177,38 @@ class Follower:
         if small:
             # At the tail there is little to read: no need for a thread.
             try:
-                done: Deferred[tuple[int, bool, Part]] = Deferred()
-                done.callback(self._data.database.inline("log growth", read))
+                return succeed(self._data.database.inline("log growth", read))
             except TooLarge:
                 return self._data.database.read(read)
-            return done
         return self._data.database.read(read)
 
     async def _appeared(self, found: Target) -> int | None:
-        """Wait until the step makes the log; None if it ends without."""
+        """Wait until the step makes the log; None if stopped."""
         step = found.step or {}
         place = f"build.{step['buildid']}.step.{step['number']}"
         self._listen([f"{place}.log.*.newlog", f"{place}.finished"])
         while not self._stopped:
             self._looked = True
-            rows = await self._data.get(
-                ("steps", step["stepid"], "logs"), filters={"slug": found.slug}
-            )
+            # The step first: a log that is missing after its end will always be.
+            complete = (await self._get(("steps", step["stepid"])))["complete"]
+            rows = await self._get(("steps", step["stepid"], "logs"), {"slug": found.slug})
             if rows:
                 return int(rows[0]["logid"])
-            if (await self._data.get(("steps", step["stepid"])))["complete"]:
-                sentence = "the step has ended without such a log"
-                self._sink.send({"sub": self.sub, "error": sentence, "code": 404})
-                return None
+            if complete:
+                raise NoSuchResource("the step has ended without such a log")
             await self._something_new()
         return None
+
+    def _get(
+        self, path: tuple[int | str, ...], filters: dict[str, Any] | None = None
+    ) -> Deferred[Any]:
+        return self._data.get(path, filters=filters, identity=self._identity)
 
     def _listen(self, patterns: list[str]) -> None:
         if self._listener is not None:
             self._listener.close()
-        self._listener = self._bus.listen(patterns, self._heard)
+        if not self._stopped:
+            self._listener = self._bus.listen(patterns, self._heard)
 
     def _heard(self, _: Event) -> None:
         self._looked = False

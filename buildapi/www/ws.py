@@ -22,11 +22,12 @@ code 4008: no event is dropped in silence. Followers of logs wait instead, they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import orjson
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,16 +38,33 @@ from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
 from buildapi.mq.topic import is_dotted
-from buildapi.www.follow import Follower, target
+from buildapi.www.follow import Follower, Target, target
 
+# Subscriptions and streams together.
 MOST_SUBSCRIPTIONS = 1_000
 
 _log = Logger()
-_MISSING: Any = object()
 
 
 class NoSuchCommand(NotFound):
     """The frame's ``cmd`` is none of ours."""
+
+
+class Reply(NamedTuple):
+    """What a reply has besides msg, code and _id; what is to be done once it is sent."""
+
+    members: dict[str, Any]
+    then: Callable[[], None] = lambda: None
+
+
+# Each command with the arguments that it may have besides cmd and _id.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "ping": (),
+    "startConsuming": ("path",),
+    "stopConsuming": ("path",),
+    "followLog": ("logid", "path", "offset"),
+    "unsubscribe": ("sub",),
+}
 
 
 class Client:
@@ -66,50 +84,67 @@ class Client:
         self._data = data
         self._bus = bus
         self._out = out
-        self.writable = writable
+        self._writable = writable
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
         self._streams: dict[int | str, Follower] = {}
+        self._turns = DeferredLock()
+        self._closed = False
+        self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
+            "ping": self._ping,
+            "startConsuming": self._start_consuming,
+            "stopConsuming": self._stop_consuming,
+            "followLog": self._follow_log,
+            "unsubscribe": self._unsubscribe,
+        }
 
     def received(self, payload: bytes) -> None:
         """Carry out the command in a frame."""
+        if self._closed:
+            return
         Deferred.fromCoroutine(self._answered(payload)).addErrback(
             lambda failure: _log.failure("a frame could not be answered", failure)
         )
 
     def close(self) -> None:
         """End everything: the client has gone."""
+        self._closed = True
         for listener in self._consumers.values():
             listener.close()
         for stream in list(self._streams.values()):
             stream.stop()
+        self._consumers.clear()
+        self._streams.clear()
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame."""
-        self._out(orjson.dumps(frame))
+        if not self._closed:
+            self._out(orjson.dumps(frame))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """
+        Let one stream after the other read a part and send it, as soon as the client keeps up.
+
+        Without turns all streams of a slow client would read on at once, and each hold a part.
+        """
+        async with self._turns:
+            await self._writable()
+            yield
 
     def _tell(self, key: str, event: Event) -> None:
         if self._data.gate.sees(self.identity, event):
             # The body was serialised once, for all subscribers.
             self._out(b'{"k":%b,"m":%b}' % (orjson.dumps(key), event.body))
 
-    def _forget(self, sub: int | str) -> None:
-        self._streams.pop(sub, None)
-
     async def _answered(self, payload: bytes) -> None:
         ident: Any = None
         try:
             frame = _parsed(payload)
             ident = frame.get("_id")
-            if frame.get("cmd") is None:
-                # Buildbot's answer does not repeat the _id here.
-                self.send({"error": "no 'cmd' in websocket frame", "code": 400, "_id": None})
-                return
-            reply = await self._command(frame["cmd"])(frame)
-            self.send({"msg": "OK", "code": 200, "_id": ident, **reply})
-            started = self._streams.get(ident) if "logid" in reply else None
-            if started is not None:
-                self._begin(started)
+            reply = await self._handler(frame)(frame)
+            self.send({"msg": "OK", "code": 200, "_id": ident, **reply.members})
+            reply.then()
         except BuildAPIError as error:
             self.send({"error": error.sentence, "code": error.status, "_id": ident})
         except Exception:  # noqa: BLE001  every frame has an answer
@@ -117,95 +152,91 @@ class Client:
             sentence = "an internal error; the server's log has it"
             self.send({"error": sentence, "code": 500, "_id": ident})
 
-    def _command(self, word: Any) -> Callable[[dict[str, Any]], Any]:
-        commands: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "ping": self._ping,
-            "startConsuming": self._start_consuming,
-            "stopConsuming": self._stop_consuming,
-            "followLog": self._follow_log,
-            "unsubscribe": self._unsubscribe,
-        }
-        if not isinstance(word, str) or word not in commands:
+    def _handler(self, frame: dict[str, Any]) -> Callable[[dict[str, Any]], Awaitable[Reply]]:
+        word = frame["cmd"]
+        if not isinstance(word, str):
+            raise BadRequest("invalid 'cmd' in websocket frame: a text is wanted")
+        if word not in COMMANDS:
             raise NoSuchCommand(f"no such command type '{word}'")
-        return commands[word]
+        for name in frame:
+            if name not in ("cmd", "_id", "type", *COMMANDS[word]):
+                raise BadRequest(f"Invalid method argument '{name}'")
+        return self._handlers[word]
 
-    async def _ping(self, frame: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  one signature for all
-        return {"msg": "pong"}
+    async def _ping(self, frame: dict[str, Any]) -> Reply:  # noqa: ARG002  one signature for all
+        return Reply({"msg": "pong"})
 
-    async def _start_consuming(self, frame: dict[str, Any]) -> dict[str, Any]:
+    async def _start_consuming(self, frame: dict[str, Any]) -> Reply:
         path = _path(frame)
         if path not in self._consumers:
-            if len(self._consumers) >= MOST_SUBSCRIPTIONS:
-                raise Conflict(f"a socket can have {MOST_SUBSCRIPTIONS} subscriptions, not more")
-            bus = self._bus
+            self._check_room()
             if is_dotted(path):
-                self._consumers[path] = bus.listen(
+                self._consumers[path] = self._bus.listen(
                     path, lambda event: self._tell(event.topic, event)
                 )
             else:
-                self._consumers[path] = bus.listen_keys(path, self._tell)
-        return {}
+                self._consumers[path] = self._bus.listen_keys(path, self._tell)
+        return Reply({})
 
-    async def _stop_consuming(self, frame: dict[str, Any]) -> dict[str, Any]:
+    async def _stop_consuming(self, frame: dict[str, Any]) -> Reply:
         path = _path(frame)
         listener = self._consumers.pop(path, None)
         if listener is None:
             raise BadRequest(f"path was not consumed '{path}'")
         listener.close()
-        return {}
+        return Reply({})
 
-    async def _follow_log(self, frame: dict[str, Any]) -> dict[str, Any]:
-        sub = frame["_id"]
-        if isinstance(sub, bool) or not isinstance(sub, (int, str)):
-            raise BadRequest("_id: a stream needs a text or an integer")
+    async def _follow_log(self, frame: dict[str, Any]) -> Reply:
+        sub = _sub(frame, "_id")
         if sub in self._streams:
             raise Conflict(f"_id {sub} is the name of a stream already; choose another")
         logid, path = frame.get("logid"), frame.get("path")
         offset = _integer(frame.get("offset", 0), "offset")
         if (logid is None) == (path is None):
-            raise BadRequest("Invalid method argument: followLog wants either logid or path")
+            raise BadRequest("Invalid method argument 'logid': followLog wants it, or a path")
         if logid is not None:
             _integer(logid, "logid")
-        elif not isinstance(path, str):
-            raise BadRequest("Invalid method argument 'path': a text is wanted")
-        follower = Follower(
-            self._data,
-            self._bus,
-            self,
-            sub,
-            offset,
-            lambda: self._forget(sub),
-        )
+        else:
+            _path(frame)
+        self._check_room()
+        follower = Follower(self._data, self._bus, self.identity, self, sub, offset)
         # The name is taken from now on: another command may come while the log is looked up.
         self._streams[sub] = follower
         try:
-            follower.found = await target(self._data, logid, path, self.identity)
+            found = await target(self._data, logid, path, self.identity)
         except BaseException:
-            self._streams.pop(sub, None)
+            self._forget(follower)
             raise
-        return {"logid": follower.found.logid}
+        return Reply({"logid": found.logid}, lambda: self._begin(follower, found))
 
-    def _begin(self, follower: Follower) -> None:
-        assert follower.found is not None  # noqa: S101  followLog has looked it up
-        follower.follow(follower.found).addErrback(self._broken, follower.sub)
+    def _begin(self, follower: Follower, found: Target) -> None:
+        streaming = follower.follow(found)
+        streaming.addErrback(self._broken, follower)
+        streaming.addCallback(lambda _: self._forget(follower))
 
-    def _broken(self, failure: Failure, sub: int | str) -> None:
-        stream = self._streams.pop(sub, None)
-        if stream is not None:
-            stream.stop()
-        error = failure.value
-        if not isinstance(error, BuildAPIError):
+    def _broken(self, failure: Failure, follower: Follower) -> None:
+        code, sentence = 500, "an internal error; the server's log has it"
+        if isinstance(failure.value, BuildAPIError):
+            code, sentence = failure.value.status, failure.value.sentence
+        else:
             _log.failure("a stream broke", failure)
-        sentence = error.sentence if isinstance(error, BuildAPIError) else "an internal error"
-        self.send({"sub": sub, "error": sentence, "code": getattr(error, "status", 500)})
+        self.send({"sub": follower.sub, "error": sentence, "code": code})
 
-    async def _unsubscribe(self, frame: dict[str, Any]) -> dict[str, Any]:
-        sub = frame.get("sub", _MISSING)
-        stream = self._streams.pop(sub, None) if isinstance(sub, (int, str)) else None
+    def _forget(self, follower: Follower) -> None:
+        """Free the name of a stream, unless another one has it by now."""
+        if self._streams.get(follower.sub) is follower:
+            del self._streams[follower.sub]
+
+    async def _unsubscribe(self, frame: dict[str, Any]) -> Reply:
+        stream = self._streams.pop(_sub(frame, "sub"), None)
         if stream is None:
-            raise BadRequest("sub: there is no such stream on this socket")
+            raise BadRequest("Invalid method argument 'sub': there is no such stream here")
         stream.stop()
-        return {}
+        return Reply({})
+
+    def _check_room(self) -> None:
+        if len(self._consumers) + len(self._streams) >= MOST_SUBSCRIPTIONS:
+            raise Conflict(f"a socket can have {MOST_SUBSCRIPTIONS} subscriptions, not more")
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:
@@ -217,12 +248,19 @@ def _parsed(payload: bytes) -> dict[str, Any]:
         raise BadRequest("the frame is no JSON object")
     if frame.get("_id") is None and "type" not in frame:
         raise BadRequest("no '_id' or 'type' in websocket frame")
+    if frame.get("cmd") is None:
+        raise BadRequest("no 'cmd' in websocket frame")
+    try:
+        orjson.dumps(frame.get("_id"))
+    except orjson.JSONEncodeError:
+        # It reads deeper than it writes.
+        raise BadRequest("the _id is nested too deeply to be repeated") from None
     return frame
 
 
 def _path(frame: dict[str, Any]) -> str:
     if "path" not in frame:
-        raise BadRequest("Invalid method argument: 'path' is missing")
+        raise BadRequest("Invalid method argument 'path': it is missing")
     path = frame["path"]
     if not isinstance(path, str):
         raise BadRequest(f"invalid path format '{path}'")
@@ -232,4 +270,11 @@ def _path(frame: dict[str, Any]) -> str:
 def _integer(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadRequest(f"Invalid method argument '{name}': an integer is wanted")
+    return value
+
+
+def _sub(frame: dict[str, Any], name: str) -> int | str:
+    value = frame.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise BadRequest(f"Invalid method argument '{name}': a stream has a text or an integer")
     return value
