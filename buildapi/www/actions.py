@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,10 +18,15 @@ _log = Logger()
 
 
 class Actions:
-    """Answers control calls."""
+    """
+    Answers control calls.
 
-    def __init__(self, control: Control, most_bytes: int) -> None:
+    position: adds the position of the event log that an answer includes to its headers.
+    """
+
+    def __init__(self, control: Control, position: Callable[[Any], None], most_bytes: int) -> None:
         self._control = control
+        self._position = position
         self._most_bytes = most_bytes
 
     def render(self, request: Any, path: bytes) -> int:
@@ -40,6 +46,7 @@ class Actions:
         headers = request.responseHeaders
         headers.setRawHeaders(b"content-type", [jsonrpc.CONTENT_TYPE])
         headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
+        self._position(headers)
         request.write(answer.body)
         request.finish()
 

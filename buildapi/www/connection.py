@@ -7,6 +7,7 @@ autobahn is wrapped here, and only here; what clients say to us is ``ws``'s matt
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
@@ -14,18 +15,22 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from buildapi.data.api import DataAPI
 from buildapi.mq.bus import Bus
 from buildapi.settings import Limits, Settings
-from buildapi.www.cors import Cors
+from buildapi.www.cors import Cors, own_origin
 from buildapi.www.ws import Client
 
 TOO_SLOW = 4008
 GOING_AWAY = 1001
+
+PING_EVERY_S = 30
+# A client that doesn't answer our closing by then is cut off.
+CLOSE_WITHIN_S = 5
 
 
 @implementer(IPushProducer)
@@ -35,20 +40,24 @@ class Outbox:
 
     The transport says when the client is slow (it has some 64 kB in its own buffer then); what is
     sent meanwhile waits here. When that is too much the connection is closed, with the reason.
+    ``paused``: whether the client is slow now.
     """
 
-    def __init__(self, socket: Any, limits: Limits) -> None:
-        self._socket = socket
+    def __init__(
+        self, write: Callable[[bytes], None], too_slow: Callable[[], None], limits: Limits
+    ) -> None:
+        self.paused = False
+        self._write = write
+        self._too_slow = too_slow
         self._limits = limits
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._paused = False
         self._drained: list[Deferred[None]] = []
 
     def send(self, payload: bytes) -> None:
         """Send a frame now, or as soon as the client reads on."""
-        if not self._paused and not self._waiting:
-            self._socket.sendMessage(payload)
+        if not self.paused and not self._waiting:
+            self._write(payload)
             return
         self._waiting.append(payload)
         self._waiting_bytes += len(payload)
@@ -56,39 +65,43 @@ class Outbox:
             len(self._waiting) > self._limits.subscription_messages
             or self._waiting_bytes > self._limits.subscription_bytes
         ):
-            self.clear()
-            self._socket.sendClose(TOO_SLOW, "this client reads too slowly; connect again")
+            self._forget()
+            self._too_slow()
 
     def writable(self) -> Deferred[None]:
-        """Fire when the client keeps up."""
-        if not self._paused:
+        """Fire when the client keeps up, or has gone."""
+        if not self.paused:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
         self._drained.append(waiter)
         return waiter
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Forget what waits, and let go who waits."""
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._forget()
+        self.paused = False
         self._release()
 
     def pauseProducing(self) -> None:
         """Hold back: the client does not keep up."""
-        self._paused = True
+        self.paused = True
 
     def resumeProducing(self) -> None:
         """Go on with what waited."""
-        self._paused = False
-        while self._waiting and not self._paused:
+        self.paused = False
+        while self._waiting and not self.paused:
             payload = self._waiting.popleft()
             self._waiting_bytes -= len(payload)
-            self._socket.sendMessage(payload)
-        if not self._paused:
+            self._write(payload)
+        if not self.paused:
             self._release()
 
     def stopProducing(self) -> None:
         """Nothing more can be sent; ``onClose`` clears up."""
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def _release(self) -> None:
         waiting, self._drained = self._drained, []
@@ -105,13 +118,17 @@ class Socket(WebSocketServerProtocol):
 
     def onConnect(self, request: Any) -> None:
         """Refuse pages of other origins: they could read what a logged-in user may see."""
+        if self.factory.closing is not None:
+            raise ConnectionDeny(503, "the server stops")
         if request.origin and not self.factory.admits(request):
             raise ConnectionDeny(403, "this origin is not allowed")
 
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
-        self.outbox = Outbox(self, self.factory.settings.limits)
-        self.client = Client(self.factory.data, self.factory.bus, self._out, self.outbox.writable)
+        self.outbox = Outbox(self._write, self._too_slow, self.factory.settings.limits)
+        self.client = Client(
+            self.factory.data, self.factory.bus, self.outbox.send, self.outbox.writable
+        )
         self.factory.open.add(self)
         # The HTTP channel that carried the handshake is still registered.
         self.transport.unregisterProducer()
@@ -122,50 +139,118 @@ class Socket(WebSocketServerProtocol):
         if self.client is not None:
             self.client.received(payload)
 
+    def onAutoPingTimeout(self) -> None:
+        """
+        Give up a client that has gone without a word, but not one that reads slowly.
+
+        Our ping stands in line behind all that it has not read yet.
+        """
+        if self.client is not None and self.outbox.paused:
+            self.autoPingPending = None
+            self.autoPingTimeoutCall = None
+            self._sendAutoPing()
+        else:
+            super().onAutoPingTimeout()
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: ARG002  autobahn's
         """Forget everything about this client."""
-        self.factory.open.discard(self)
+        self._end()
+        self.factory.forget(self)
+
+    def go_away(self) -> None:
+        """Close: the server stops."""
+        self._end()
+        # Not sendClose, which knows only the codes of applications.
+        self.sendCloseFrame(GOING_AWAY, b"the server stops")
+
+    def _end(self) -> None:
         if self.client is not None:
             self.client.close()
-            self.outbox.clear()
+            self.outbox.close()
 
-    def _out(self, payload: bytes) -> None:
+    def _write(self, payload: bytes) -> None:
+        # A frame may come after our closing, or after the client's.
         if self.state == WebSocketProtocol.STATE_OPEN:
-            self.outbox.send(payload)
+            self.sendMessage(payload)  # type: ignore[no-untyped-call]
+
+    def _too_slow(self) -> None:
+        if self.state == WebSocketProtocol.STATE_OPEN:
+            self.sendClose(TOO_SLOW, "this client reads too slowly; connect again")
+
+
+class _Call:
+    """A call later that can be cancelled at any time."""
+
+    def __init__(self, delayed: IDelayedCall) -> None:
+        self._delayed = delayed
+
+    def cancel(self) -> None:
+        if self._delayed.active():
+            self._delayed.cancel()
+
+
+class _Timer:
+    """What autobahn asks to be called later."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def call_later(self, delay: float, function: Callable[[], object]) -> _Call:
+        return _Call(self._clock.callLater(delay, function))
 
 
 class Sockets(WebSocketServerFactory):
-    """All WebSockets of a server."""
+    """
+    All WebSockets of a server.
+
+    ``closing``: None, until the server stops; fires when the last socket is closed.
+    """
 
     protocol: Any = Socket
 
-    def __init__(self, settings: Settings, data: DataAPI, bus: Bus, cors: Cors) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # autobahn is untyped
+    def __init__(
+        self, settings: Settings, data: DataAPI, bus: Bus, cors: Cors, reactor: Any
+    ) -> None:
+        super().__init__(reactor=reactor)  # type: ignore[no-untyped-call]  # autobahn is untyped
+        # autobahn's own timer asks Twisted's reactor, whatever the factory was given.
+        self._batched_timer = _Timer(reactor)
         self.settings = settings
         self.data = data
         self.bus = bus
         self.open: set[Socket] = set()
+        self.closing: Deferred[None] | None = None
         self._cors = cors
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
             maxMessagePayloadSize=settings.limits.frame_bytes,
             maxFramePayloadSize=settings.limits.frame_bytes,
             webStatus=False,
             failByDrop=False,
-            closeHandshakeTimeout=5,
+            closeHandshakeTimeout=CLOSE_WITHIN_S,
             # A peer that has gone without a word is noticed within a minute.
-            autoPingInterval=30,
-            autoPingTimeout=30,
+            autoPingInterval=PING_EVERY_S,
+            autoPingTimeout=PING_EVERY_S,
         )
         self.startFactory()  # type: ignore[no-untyped-call]
         self.resource: IResource = WebSocketResource(self)
 
     def admits(self, request: Any) -> bool:
         """Say whether a page of this origin may connect."""
-        own = self.settings.server.base_url or f"http://{request.headers.get('host', '')}/"
-        allowed: bool = self._cors.allows(request.origin.encode(), own.rstrip("/"))
-        return allowed
+        host = request.headers.get("host", "").encode()
+        # Whether we are behind TLS nobody has told us; no host has different pages on both.
+        own = {own_origin(self.settings.server.base_url, host, secure=s) for s in (True, False)}
+        return any(self._cors.allows(request.origin.encode(), one) for one in own)
 
-    def close(self) -> None:
-        """Close every socket: the server stops."""
+    def forget(self, socket: Socket) -> None:
+        """Take note that a socket is closed."""
+        self.open.discard(socket)
+        if self.closing is not None and not self.open and not self.closing.called:
+            self.closing.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """Close every socket; fire when the last one is closed."""
+        self.closing = Deferred()
         for socket in list(self.open):
-            socket.sendClose(GOING_AWAY, "the server stops")
+            socket.go_away()
+        if not self.open and not self.closing.called:
+            self.closing.callback(None)
+        return self.closing

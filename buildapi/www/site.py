@@ -1,0 +1,83 @@
+"""
+Connections and requests, below the app: what one client may cost, and who is still there.
+
+A request line or a header longer than 16 kB is answered, not only dropped; of a body no more is
+kept than the limit and one piece, so that it can be refused by whoever reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+from twisted.web import server
+from twisted.web.http import HTTPChannel
+
+_TOO_LONG = b'{"error": "the request line and the headers must be shorter than 16 kB"}'
+_REFUSED = (
+    b"HTTP/1.1 414 URI Too Long\r\n"
+    b"content-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\n"
+    b"connection: close\r\n"
+    b"\r\n%b" % (len(_TOO_LONG), _TOO_LONG)
+)
+
+
+class Channel(HTTPChannel):
+    """One connection."""
+
+    site: Any
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Be known to the site."""
+        super().connectionMade()  # type: ignore[no-untyped-call]  # only partly annotated
+        self.site.channels.add(self)
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002  Twisted's signature
+        """Say so, and hang up."""
+        self.transport.write(_REFUSED)
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
+
+class Request(server.Request):
+    """A request that keeps no more of its body than somebody would read."""
+
+    channel: Any
+    content: Any
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        if self.content.tell() <= self.channel.site.most_body_bytes:
+            super().handleContentChunk(data)  # type: ignore[no-untyped-call]
+
+
+class Site(server.Site):
+    """
+    What a port serves.
+
+    most_body_bytes: the longest body that is read.  log_requests: whether each gets a line.
+    """
+
+    protocol: Any = Channel
+    requestFactory = Request
+
+    def __init__(
+        self, resource: Any, reactor: Any, *, most_body_bytes: int, log_requests: bool
+    ) -> None:
+        super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
+        self.most_body_bytes = most_body_bytes
+        # Weak: a WebSocket takes its connection over, and its channel is left without a word.
+        self.channels: WeakSet[Channel] = WeakSet()
+        self._log_requests = log_requests
+
+    def log(self, request: Any) -> None:
+        """Log a request, if somebody wants it: a formatted line costs as much as half an answer."""
+        if self._log_requests:
+            super().log(request)
+
+    def hang_up(self) -> None:
+        """Close every connection, once what was written has been sent."""
+        for channel in list(self.channels):
+            if channel.transport is not None:
+                channel.loseConnection()  # type: ignore[no-untyped-call]
