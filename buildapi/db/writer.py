@@ -48,7 +48,9 @@ class Writer:
         self._threaded = from_thread is not None
         self._from_thread = from_thread or _at_once
         self._max_queued = max_queued
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        # Jobs that came while results were delivered: they go to the writer together.
+        self._fresh: list[Job] | None = None
         self._waiting = 0
         self._room: deque[Deferred[None]] = deque()
         self._stopping = False
@@ -86,8 +88,11 @@ class Writer:
             )
         job = Job(body)
         self._waiting += 1
-        self._queue.put(job)
-        self._work_here()
+        if self._fresh is not None:
+            self._fresh.append(job)
+        else:
+            self._queue.put([job])
+            self._work_here()
         return job.done
 
     def room(self) -> Deferred[None]:
@@ -102,6 +107,10 @@ class Writer:
         """Take no more work, finish what was taken, close; fire then."""
         if not self._stopping:
             self._stopping = True
+            if self._fresh:
+                # They were accepted: before the end, not after it.
+                self._queue.put(self._fresh)
+                self._fresh = []
             self._queue.put(None)
             self._work_here()
         return self._stopped
@@ -113,6 +122,18 @@ class Writer:
     def _delivered(self, committed: Committed | None, jobs: list[Job]) -> None:
         """Hand over the events and the results of a batch, on the reactor thread."""
         self._waiting -= len(jobs)
+        # Who hears of a result often writes again at once: handed over one by one, the first of
+        # them would make a batch of its own, and every second commit be one for a single job.
+        self._fresh = []
+        try:
+            self._deliver_all(committed, jobs)
+        finally:
+            fresh, self._fresh = self._fresh, None
+            if fresh:
+                self._queue.put(fresh)
+                self._work_here()
+
+    def _deliver_all(self, committed: Committed | None, jobs: list[Job]) -> None:
         if committed is not None:
             try:
                 self._deliver(committed)
@@ -120,6 +141,9 @@ class Writer:
                 self._log.failure("a committed batch could not be delivered")
         for job in jobs:
             job.done.callback(job.result)  # a Failure makes it an errback
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self._room and self._waiting <= self._max_queued // 2:
             self._room.popleft().callback(None)
 
@@ -152,14 +176,14 @@ class Writer:
 
     def _next_batch(self) -> tuple[list[Job], bool]:
         """Wait for a job; return it with all that came meanwhile, and whether more may come."""
-        job = self._queue.get()
+        some = self._queue.get()
         jobs: list[Job] = []
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == MOST_BODIES_PER_BATCH:
+        while some is not None:
+            jobs += some
+            if len(jobs) >= MOST_BODIES_PER_BATCH:
                 return jobs, True
             try:
-                job = self._queue.get_nowait()
+                some = self._queue.get_nowait()
             except Empty:
                 return jobs, True
         return jobs, False
