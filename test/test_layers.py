@@ -29,7 +29,7 @@ LAYERS = (
     ("data.control",),
     ("www.*",),
     ("service",),
-    ("buildapi", "testing", "client"),
+    ("buildapi", "testing", "testing.*", "client"),
     ("cli", "twist", "__main__"),
 )
 # Between the router and the API stand the resource types: every other module of data.

@@ -1,0 +1,73 @@
+"""A whole BuildAPI in memory, and what happens in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from buildapi.mq.event import Event
+from buildapi.service import BuildAPI
+from buildapi.settings import Settings
+
+# 2026-11-21 12:00:00 UTC
+NOON = 1_795_262_400
+
+
+def in_memory_api(
+    settings: Settings | None = None,
+    master: str | None = "test:/master",
+    clock: Clock | None = None,
+) -> BuildAPI:
+    """
+    Return a started BuildAPI on a new database in memory, which listens nowhere.
+
+    clock: where its time comes from; by default one that stands at noon.
+    """
+    settings = settings or Settings()
+    if clock is None:
+        clock = Clock()
+        clock.advance(NOON)
+    api = BuildAPI(
+        replace(
+            settings,
+            server=replace(settings.server, listen=None),
+            database=replace(settings.database, url="sqlite://"),
+        ),
+        master=master,
+        reactor=clock,
+    )
+    api.startService()
+    result_of(api.ready())
+    return api
+
+
+def result_of(deferred: Deferred[Any]) -> Any:
+    """Return what a Deferred has fired with, or raise what it has failed with."""
+    fired: list[Any] = []
+    deferred.addBoth(fired.append)
+    if not fired:
+        raise AssertionError("the Deferred has not fired")
+    deferred.addErrback(lambda _: None)
+    if hasattr(fired[0], "raiseException"):
+        fired[0].raiseException()
+    return fired[0]
+
+
+class RecordingSubscriber:
+    """Records every event that matches a pattern: ``events``, and their ``topics``."""
+
+    def __init__(self, api: BuildAPI, pattern: str = "#") -> None:
+        self.events: list[Event] = []
+        self._listener = api.mq.listen([pattern], self.events.append)
+
+    @property
+    def topics(self) -> list[str]:
+        """Return the topics, in the order in which the events came."""
+        return [event.topic for event in self.events]
+
+    def close(self) -> None:
+        """Record no more."""
+        self._listener.close()
