@@ -42,7 +42,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     servers: list[subprocess.Popen[str]] = []
 
     def serving(*options: str, **environment: str) -> str:
-        command = [sys.executable, "-m", "buildapi", "serve", "--config", HERE / "sample.toml"]
+        command = [sys.executable, "-m", "buildapi", "serve", "--config", f"{HERE}/sample.toml"]
         where = ["--db", f"sqlite:///{database}", "--listen", "tcp:0:interface=127.0.0.1"]
         server = subprocess.Popen(
             [*command, *where, *options],
