@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ async def run(reactor: Reactor, options: argparse.Namespace) -> None:
 
 def stop(master: LocalMaster) -> Deferred[None]:
     """Stop the master; the reactor waits for it."""
+    for impatient in (signal.SIGINT, signal.SIGTERM):  # it won't take long
+        signal.signal(impatient, signal.SIG_IGN)
     if master.benches:  # else it never began
         tell("stopping: running builds end as RETRY, and are built again at the next start")
     return master.stopService()

@@ -214,11 +214,13 @@ async def test_killed_at_any_moment_nothing_is_lost_or_built_twice(
 
 @pytest_twisted.ensureDeferred
 async def test_a_signal_ends_it_cleanly(start: Start, ending: int) -> None:
-    """Ctrl-C and SIGTERM give back what is running; the exit status says that all is well."""
+    """Ctrl-C and SIGTERM, once or more, give back what is running; the exit status is 0."""
     program = start()
     await program.until("is up")
     await force(program, 1)
     await program.until("step 0 wait begins")
+    program.kill(ending)
+    await program.until("stopping")
     program.kill(ending)
 
     assert await program.ended == 0

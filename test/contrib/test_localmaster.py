@@ -7,16 +7,18 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 import treq
 from twisted.internet.defer import Deferred
 
 from buildapi.mq.event import Event
 from buildapi.testing import RecordingSubscriber
-from contrib.localmaster.config import load
+from contrib.localmaster.config import Config, load
 from contrib.localmaster.console import FOLLOW
 from contrib.localmaster.master import LocalMaster
 from contrib.localmaster.process import Command, Reactor
@@ -70,7 +72,9 @@ builder_names = ["whole", "broken", "patient"]
 fields = [{type = "text", name = "flavour", default = "sour"}]
 '''
 
-Start = Callable[[], Awaitable[LocalMaster]]
+DEMO = Path(__file__).parents[2] / "contrib" / "localmaster" / "demo.toml"
+
+Start = Callable[..., Awaitable[LocalMaster]]
 
 
 @pytest_twisted.async_yield_fixture
@@ -78,11 +82,10 @@ async def start(reactor: Reactor, tmp_path: Path) -> AsyncIterator[Start]:
     """Start masters, one after the other, on one directory; the last is stopped at the end."""
     running: list[LocalMaster] = []
     (tmp_path / "master.toml").write_text(CONFIG)
+    usual = load(tmp_path / "master.toml")
 
-    async def start() -> LocalMaster:
-        master = LocalMaster(
-            reactor, load(tmp_path / "master.toml"), tmp_path, "tcp:0:interface=127.0.0.1"
-        )
+    async def start(config: Config = usual) -> LocalMaster:
+        master = LocalMaster(reactor, config, tmp_path, "tcp:0:interface=127.0.0.1")
         running.append(master)
         master.startService()
         await master.ready()
@@ -367,3 +370,35 @@ async def test_a_stopped_master_says_so(start: Start) -> None:
 
     assert "master.1.stopped" in heard.topics
     assert "worker.1.disconnected" in heard.topics
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_demo_shows_what_it_says(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its small builders end as they are described: failed, with warnings, with two logs."""
+    here = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", here, prepend=os.pathsep)  # as the script does
+    config = load(DEMO)
+    small = tuple(b for b in config.builders if b.name not in {"checks", "clock"})
+    names = tuple(b.name for b in small)
+    (scheduler,) = config.forceschedulers
+    forced = replace(scheduler, builder_names=names)
+    master = await start(Config(builders=small, forceschedulers=(forced,)))
+    for name in names:
+        done = happened(master, "buildrequest.*.complete")
+        await force(master, name)
+        await done
+
+    builds = await rows(master, "builds?order=buildid")
+    assert dict(zip(names, [b["results"] for b in builds], strict=True)) == {
+        "broken": 2,
+        "warnings": 1,
+        "report": 0,
+    }
+    assert [b["state_string"] for b in builds][1] == "compile: 2 warnings"
+    logs = await rows(master, "builds/3/steps/0/logs")
+    assert [(log["name"], log["num_lines"] > 0) for log in logs] == [
+        ("stdio", True),
+        ("report", True),
+    ]
+    (step,) = await rows(master, "builds/3/steps")
+    assert step["urls"][0]["name"] == "how to read this"
