@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         builds=given.builds,
         rounds=1 if given.quick else 5,
         load_s=2,
-        most_append_s=3 if given.quick else 10,
+        most_append_s=3 if given.quick else 6,
         pace_s=1 if given.quick else 4,
     )
     setup.FOLDER.mkdir(exist_ok=True)

@@ -140,7 +140,7 @@ def _append(server: Server, effort: Effort, *, reading: bool) -> dict[str, Any]:
     else:
         load = Load(ROW, READERS, effort.builds)
         with Running(load, server.port, effort.most_append_s + 10) as reads:
-            time.sleep(1)  # until all readers are at work
+            time.sleep(0.5)  # until all readers are at work
             answer = order(server.orders_port, "append", **arguments)
             answer["reads_per_second"] = reads.result(now=True).per_second
     answer["per_second"] = answer["appends"] / answer["seconds"]
