@@ -29,9 +29,9 @@ from buildapi.data.logs import Log
 from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
 from buildapi.data.properties import Properties, Property
-from buildapi.data.query import Query, parse, parse_text, spelled
+from buildapi.data.query import Query, arguments, parse, parse_text, spelled
 from buildapi.data.requesting import BuildRequestUpdates
-from buildapi.data.router import Match, Route, Router
+from buildapi.data.router import LONGEST_REMEMBERED, Match, Route, Router
 from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
@@ -64,7 +64,6 @@ RESOURCES: tuple[type[Resource], ...] = (
     Property,
 )
 ROUTER = Router(RESOURCES)
-LONGEST_REMEMBERED = 500
 
 
 class AllUpdates(
@@ -108,37 +107,44 @@ class DataAPI:
         path: str | Sequence[int | str],
         *,
         filters: Mapping[str, Any] | None = None,
-        fields: Iterable[str] | None = None,
+        fields: str | Iterable[str] | None = None,
         order: str | Iterable[str] | None = None,
         limit: int | None = None,
         offset: int | None = None,
-        properties: Iterable[str] | None = None,
+        properties: str | Iterable[str] | None = None,
         identity: Identity = MASTER,
     ) -> Deferred[Any]:
         """
         Read an object, or a list of them.
 
         path: ``("builds", 10, "steps")`` or ``"builds/10/steps"``; a text may carry a query, as in
-        a URL.  filters: ``{"complete": False, "number__gt": 3}``.  properties: names, or ``["*"]``.
+        a URL.  filters: ``{"complete": False, "number__gt": 3}``; a list means any of its values.
+        properties: names, or ``["*"]``.
         Fires with a dictionary, or with ``Rows`` for a collection.
         Fails with NoSuchPath, NoSuchResource, BadQuery or Unavailable.
         """
-        return Deferred.fromCoroutine(
-            self._get(path, spelled(filters, fields, order, limit, offset, properties), identity)
-        )
+        query = {
+            "filters": filters,
+            "fields": fields,
+            "order": order,
+            "limit": limit,
+            "offset": offset,
+            "properties": properties,
+        }
+        return Deferred.fromCoroutine(self._get(path, query, identity))
 
     async def _get(
-        self, path: str | Sequence[int | str], arguments: list[tuple[str, str]], identity: Identity
+        self, path: str | Sequence[int | str], query: dict[str, Any], identity: Identity
     ) -> Any:
-        text = ""
+        args = {}
         if isinstance(path, str):
             path, _, text = path.partition("?")
+            args = arguments(text)
         match = ROUTER.find(path)
-        if text:
-            ask = self.understood(str(path), text, identity)
-        else:
-            query = parse(match.route.resource, arguments, single=match.route.kind == "one")
-            ask = self._asked(match, query, self.gate.restriction(identity))
+        for name, values in spelled(**query).items():
+            args[name] = [*args.get(name, ()), *values]
+        parsed = parse(match.route.resource, args, single=match.route.kind != "many")
+        ask = self._asked(match, parsed, self.gate.restriction(identity))
         answer = await self._anywhere(ask, rows_of(ask))
         rows = Rows(row for part in answer.parts for row in part)
         rows.total, rows.seq = answer.total, answer.seq

@@ -13,15 +13,23 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from buildapi.data.schema import Field, Resource
-from buildapi.data.values import LARGEST, OPERATORS, ORDERING, SMALLEST, Operator, integer
+from buildapi.data.values import (
+    LARGEST,
+    OPERATORS,
+    ORDERING,
+    SMALLEST,
+    Operator,
+    integer,
+    is_text,
+)
 from buildapi.errors import BadQuery
 
-Arguments = Sequence[tuple[str, str]]
+# The values of each argument.  In a URL there is at least one; in Python there may be none.
+Arguments = Mapping[str, Sequence[str]]
 
-# Reserved for streams and log searches; each is refused where it has no meaning.
-RESERVED = frozenset(
-    ("include", "cursor", "until", "wait", "follow", "since", "lines", "grep", "context", "streams")
-)
+# SQLite takes 32,766 bound values, and an expression that is a thousand levels deep.
+MOST_VALUES = 8_192
+MOST_CONTAINED = 512
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Query:
     A parsed query.
 
     fields: those wanted, None for all.  order: (field, ascending) pairs.  limit: None for no limit.
-    properties: the names asked for; ``("*",)`` for all.
+    properties: the names asked for; ``("*",)`` for all; None is a name that no property can have.
     """
 
     fields: tuple[str, ...] | None = None
@@ -47,7 +55,7 @@ class Query:
     order: tuple[tuple[str, bool], ...] = ()
     limit: int | None = None
     offset: int = 0
-    properties: tuple[str, ...] = ()
+    properties: tuple[str | None, ...] = ()
 
     @property
     def windowed(self) -> bool:
@@ -58,13 +66,13 @@ class Query:
 EVERYTHING = Query()
 
 
-def arguments(text: str) -> list[tuple[str, str]]:
+def arguments(text: str) -> dict[str, list[str]]:
     """Split a query string; arguments without ``=`` are dropped."""
-    found = []
+    found: dict[str, list[str]] = {}
     for part in text.split("&"):
         name, equals, value = part.partition("=")
         if equals:
-            found.append((_unquoted(name), _unquoted(value)))
+            found.setdefault(_unquoted(name), []).append(_unquoted(value))
     return found
 
 
@@ -74,27 +82,37 @@ def _unquoted(text: str) -> str:
 
 def spelled(
     filters: Mapping[str, Any] | None = None,
-    fields: Iterable[str] | None = None,
+    fields: str | Iterable[str] | None = None,
     order: str | Iterable[str] | None = None,
     limit: int | None = None,
     offset: int | None = None,
-    properties: Iterable[str] | None = None,
-) -> list[tuple[str, str]]:
+    properties: str | Iterable[str] | None = None,
+) -> dict[str, list[str]]:
     """
     Return a query given in Python as the arguments of the URL that means the same.
 
-    filters: ``{"complete": False, "number__gt": 3, "name": ["a", "b"]}``.
+    filters: ``{"complete": False, "number__gt": 3, "name": ["a", "b"]}``; an empty list is equal to
+    nothing. Raises BadQuery for a value that no URL can spell.
     """
-    found: list[tuple[str, str]] = []
-    for name, value in (filters or {}).items():
-        several = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
-        found += [(name, _text(name, one)) for one in several]
-    found += [("field", name) for name in fields or ()]
-    found += [("order", name) for name in ([order] if isinstance(order, str) else order or ())]
-    found += [("limit", str(limit))] * (limit is not None)
-    found += [("offset", str(offset))] * (offset is not None)
-    found += [("property", name) for name in properties or ()]
+    found = {
+        name: [_text(name, one) for one in _several(value)]
+        for name, value in (filters or {}).items()
+    }
+    others = {
+        "field": fields,
+        "order": order,
+        "limit": limit,
+        "offset": offset,
+        "property": properties,
+    }
+    for name, value in others.items():
+        if value is not None and (texts := [_text(name, one) for one in _several(value)]):
+            found[name] = texts
     return found
+
+
+def _several(value: Any) -> Iterable[Any]:
+    return [value] if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else value
 
 
 def _text(name: str, value: Any) -> str:
@@ -102,7 +120,9 @@ def _text(name: str, value: Any) -> str:
         raise BadQuery(f"{name}: there is no way to ask for null; leave the filter out")
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    if isinstance(value, (str, int)):
+        return str(value)
+    raise BadQuery(f"{name}: a text, a whole number or a truth is wanted, not {shown(repr(value))}")
 
 
 def parse_text(resource: type[Resource], text: str, *, single: bool) -> Query:
@@ -114,30 +134,25 @@ def parse_text(resource: type[Resource], text: str, *, single: bool) -> Query:
 
 def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
     """
-    Parse the arguments of a query.
+    Parse the arguments of a query, in the order in which the wire format says they are checked.
 
     single: the path names one object; then filters are refused and order and window only checked.
     Raises BadQuery with the name of the argument, the reason, and what would be right.
     """
-    grouped: dict[str, list[str]] = {}
-    for name, value in args:
-        grouped.setdefault(name, []).append(value)
-    fields = _fields(resource, grouped.pop("field", None))
-    order = _order(resource, grouped.pop("order", []))
-    limit = _window("limit", grouped.pop("limit", None))
-    offset = _window("offset", grouped.pop("offset", None)) or 0
-    properties = tuple(dict.fromkeys(grouped.pop("property", ())))
-    _refuse_unknown(resource, grouped)
-    filters = tuple(_filter(resource, name, values) for name, values in grouped.items())
+    left = dict(args)
+    fields = _fields(resource, left.pop("field", None))
+    order = _order(resource, left.pop("order", ()))
+    limit = _window("limit", left.pop("limit", None))
+    offset = _window("offset", left.pop("offset", None)) or 0
+    properties = _properties(left.pop("property", ()))
+    filters = _filters(resource, left)
     _check_selected(fields, order, filters)
-    if single:
-        if filters:
-            names = ", ".join(grouped)
-            raise BadQuery(f"{names}: this is not a collection; it takes no filters")
-        return Query(fields, limit=limit, offset=offset, properties=properties)
-    if "*" in properties:
-        properties = ("*",)
-    return Query(fields, filters, order, limit, offset, properties)
+    if not single:
+        return Query(fields, filters, order, limit, offset, properties)
+    if filters:
+        names = ", ".join(map(shown, left))
+        raise BadQuery(f"{names}: this is not a collection; it takes no filters")
+    return Query(fields, limit=limit, offset=offset, properties=properties)
 
 
 def _known(resource: type[Resource], name: str, argument: str) -> None:
@@ -147,26 +162,34 @@ def _known(resource: type[Resource], name: str, argument: str) -> None:
         raise BadQuery(f"{argument}: no such field '{shown(name)}'; there are {known}")
 
 
-def _fields(resource: type[Resource], values: list[str] | None) -> tuple[str, ...] | None:
+def _fields(resource: type[Resource], values: Sequence[str] | None) -> tuple[str, ...] | None:
     if values is None:
         return None
     for name in values:
         _known(resource, name, "field")
-    return tuple(dict.fromkeys(values))
+    # In one order, whatever the client's: requests for the same fields have the same shape.
+    return tuple(n for n in resource.fields if n in values) or tuple(dict.fromkeys(values))
 
 
-def _order(resource: type[Resource], values: list[str]) -> tuple[tuple[str, bool], ...]:
-    found = []
+def _order(resource: type[Resource], values: Sequence[str]) -> tuple[tuple[str, bool], ...]:
+    found: dict[str, bool] = {}
     for value in values:
         name = value.removeprefix("-")
         _known(resource, name, "order")
         if resource.fields and not resource.fields[name].type.orderable:
             raise BadQuery(f"order: {name} is a list or an object; nothing can be ordered by it")
-        found.append((name, not value.startswith("-")))
-    return tuple(found)
+        # Once ordered by a field, to order by it again changes nothing.
+        found.setdefault(name, not value.startswith("-"))
+    return tuple(found.items())
 
 
-def _window(name: str, values: list[str] | None) -> int | None:
+def _properties(names: Sequence[str]) -> tuple[str | None, ...]:
+    if "*" in names:
+        return ("*",)
+    return tuple(dict.fromkeys(name if is_text(name) else None for name in names))
+
+
+def _window(name: str, values: Sequence[str] | None) -> int | None:
     if values is None:
         return None
     try:
@@ -188,35 +211,43 @@ def _split(resource: type[Resource], argument: str) -> tuple[Field, Operator] | 
     return None
 
 
-def _refuse_unknown(resource: type[Resource], grouped: Mapping[str, list[str]]) -> None:
-    wrong = []
-    for argument, values in grouped.items():
+_WANTED = {
+    "integer": "a whole number is wanted",
+    "datetime": "a whole number of seconds since the epoch is wanted",
+    "boolean": "on, true, yes, 1 or off, false, no, 0 is wanted",
+}
+
+
+def _filters(resource: type[Resource], args: Arguments) -> tuple[Filter, ...]:
+    filters, unknown = [], []
+    for argument, values in args.items():
         found = _split(resource, argument)
-        if found is None or (found[1] in ORDERING and len(values) > 1):
-            wrong.append(shown(argument))
-    if wrong:
+        if found is None or (found[1] in ORDERING and len(values) != 1):
+            unknown.append(shown(argument))
+        else:
+            filters.append(_filter(argument, *found, values))
+    if unknown:
         raise BadQuery(
-            f"unknown argument {', '.join(wrong)}: there are field, order, limit, offset, property "
-            f"and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and ge can be given once"
+            f"unknown argument {', '.join(unknown)}: there are field, order, limit, offset, "
+            f"property and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and ge can be "
+            "given once"
         )
+    return tuple(filters)
 
 
-def _filter(resource: type[Resource], argument: str, values: list[str]) -> Filter:
-    found = _split(resource, argument)
-    if found is None:  # _refuse_unknown has been asked before
-        raise BadQuery(f"unknown argument {shown(argument)}")
-    field, op = found
+def _filter(argument: str, field: Field, op: Operator, values: Sequence[str]) -> Filter:
     if not field.type.allows(op):
         raise BadQuery(
             f"{shown(argument)}: {op} means nothing on {field.name}, a {field.type.kind}"
         )
+    most = MOST_CONTAINED if op == "contains" else MOST_VALUES
+    if len(values) > most:
+        raise BadQuery(f"{shown(argument)}: it can be given {most} times, not {len(values)}")
     try:
         parsed = tuple(field.type.parse(value) for value in values)
     except ValueError:
-        wanted = field.type.of or field.type
-        raise BadQuery(
-            f"invalid filter value for {shown(argument)}: {field.name} is a {wanted.kind}"
-        ) from None
+        wanted = _WANTED[(field.type.of or field.type).kind]
+        raise BadQuery(f"invalid filter value for {shown(argument)}: {wanted}") from None
     return _possible(Filter(field.name, op, parsed))
 
 
@@ -252,7 +283,7 @@ def _possible(wanted: Filter) -> Filter:
 
 def _storable(value: Any) -> bool:
     if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+        return is_text(value)
     return bool(SMALLEST <= value <= LARGEST)
 
 
@@ -265,7 +296,7 @@ def _comparable_integer(op: Operator, value: int) -> tuple[Operator, int]:
 
 def _comparable_text(op: Operator, value: str) -> tuple[Operator, str]:
     # No stored text has a lone surrogate: those code points lie between U+D7FF and U+E000.
-    if _storable(value):
+    if is_text(value):
         return op, value
     cut = next(i for i, c in enumerate(value) if "\ud800" <= c <= "\udfff")
     return ("lt" if op in ("lt", "le") else "ge"), value[:cut] + "\ue000"

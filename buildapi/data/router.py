@@ -20,7 +20,11 @@ from buildapi.errors import NoSuchPath
 
 Kind = Literal["one", "many", "raw", "raw_inline"]
 KINDS: tuple[Kind, ...] = ("one", "many", "raw", "raw_inline")
-Key = int | str
+# What a key is bound to; None where a number was wanted and something else came.
+Key = int | str | None
+
+# Longer paths are not remembered: what is repeated is short.
+LONGEST_REMEMBERED = 500
 
 # In this order an element is tried; the bare form is the last because it takes anything.
 _TAKES: dict[str, Callable[[str], bool]] = {
@@ -67,7 +71,7 @@ class Router:
         self._root = _Node()
         for route in self.routes:
             self._add(route)
-        self.match = lru_cache(maxsize=4096)(self._match)
+        self._remembered = lru_cache(maxsize=4096)(self._match)
 
     def _add(self, route: Route) -> None:
         node = self._root
@@ -80,13 +84,17 @@ class Router:
                 node = node.literal.setdefault(element, _Node())
         node.route = route
 
-    def _match(self, path: str) -> Match:
+    def match(self, path: str) -> Match:
         """
         Return what ``path`` (below /api/v2, still percent-encoded) means, or raise NoSuchPath.
         """
+        return self._remembered(path) if len(path) <= LONGEST_REMEMBERED else self._match(path)
+
+    def _match(self, path: str) -> Match:
         try:
+            path.encode()
             elements = [unquote(e, errors="strict") if "%" in e else e for e in path.split("/")]
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise NoSuchPath(f"Invalid path: {shown(path)} is no UTF-8") from None
         found = _walk(self._root, elements, 0)
         if found is None:
@@ -96,7 +104,9 @@ class Router:
     def find(self, path: str | Sequence[Key]) -> Match:
         """Return what a path, given as text or as a sequence of elements, means."""
         if not isinstance(path, str):
-            path = "/".join(quote(str(element), safe="") for element in path)
+            # A lone surrogate becomes an escape that is no UTF-8, and is refused as such.
+            elements = (quote(str(e), safe="", errors="surrogatepass") for e in path)
+            path = "/".join(elements)
         return self.match(path)
 
 
@@ -122,8 +132,11 @@ def _walk(node: _Node, elements: list[str], at: int) -> tuple[Route, dict[str, K
 
 
 def _value(kind: str, element: str) -> Key:
-    if kind != "n":
+    """Return what a database can compare a column with: a number for ``n:`` and a bare ``:x``."""
+    if kind in ("i", "s"):
         return element
+    if not _TAKES["n"](element):
+        return None
     # No row has a number beyond 64 bits, and the database could not even compare with it.
     digits = element.lstrip("0") or "0"
     return min(int(digits), LARGEST) if len(digits) < 20 else LARGEST  # noqa: PLR2004

@@ -92,6 +92,11 @@ def boolean(text: str) -> bool:
     raise ValueError(text)
 
 
+def is_text(value: str) -> bool:
+    """Say whether a database can have this text: one of UTF-8, which has no lone surrogates."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 Time = Annotated[int, ValueType("datetime")]
 Identifier = Annotated[str, ValueType("identifier")]
 Json = Annotated[Any, ValueType("object")]
