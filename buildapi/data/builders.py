@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import sqlalchemy as sa
-from pydantic import Field
 
+from buildapi.data.masters import Master
 from buildapi.data.schema import Column, Condition, Listed, Resource, field, happens
 from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
+from buildapi.data.workers import take_workers
 from buildapi.db.hashes import name_hash
 from buildapi.db.tables import (
     builder_masters,
@@ -98,16 +97,14 @@ class Builder(Resource):
 
 
 _HERE = (
-    sa.select(builders.c.id, builders.c.name)
+    sa.select(builders.c.id, builder_masters.c.id, builders.c.name)
     .join(builder_masters, builder_masters.c.builderid == builders.c.id)
     .where(builder_masters.c.masterid == sa.bindparam("masterid"))
 )
 _TAG = sa.select(tags.c.id).where(tags.c.name_hash == sa.bindparam("hash"))
+_TAG_BY_ID = sa.select(tags.c.id).where(tags.c.id == sa.bindparam("ident"))
 _UNTAG = sa.delete(builders_tags).where(builders_tags.c.builderid == sa.bindparam("builderid_"))
-_LEAVE = sa.delete(builder_masters).where(
-    builder_masters.c.builderid == sa.bindparam("builderid_"),
-    builder_masters.c.masterid == sa.bindparam("masterid_"),
-)
+_LEAVE = sa.delete(builder_masters).where(builder_masters.c.id == sa.bindparam("id_"))
 
 
 class BuilderUpdates(Updates):
@@ -127,12 +124,12 @@ class BuilderUpdates(Updates):
         description_format: str | None,
         description_html: str | None,
         projectid: Id | None,
-        tags: list[Annotated[int, Field(ge=0)] | str],
+        tags: list[Id | str],
     ) -> None:
         """Set what a builder is, and its tags (names, or ids of tags).  Publishes ``update``."""
         must_exist(tx, Builder, builderid)
         if projectid is not None and not tx.first(_PROJECT, {"ident": projectid}):
-            raise BadArgument(f"updateBuilderInfo: there is no project {projectid}")
+            raise BadArgument(f"updateBuilderInfo: projectid: there is no project {projectid}")
         tx.change(
             builders,
             builderid,
@@ -141,6 +138,8 @@ class BuilderUpdates(Updates):
             description_html=description_html,
             projectid=projectid,
         )
+        # The writer remembers, for the events of logs, to which project they belong.
+        tx.memory.clear()
         tx.run(_UNTAG, {"builderid_": builderid})
         for tagid in dict.fromkeys(_tag(tx, tag) for tag in tags):
             tx.insert(builders_tags, builderid=builderid, tagid=tagid)
@@ -152,12 +151,15 @@ class BuilderUpdates(Updates):
         Make these the builders of a master.
 
         Publishes ``started`` for each that is new on it, ``stopped`` for each that it has no
-        longer.
+        longer; its workers are ``configured`` for it no longer.
         """
-        here = {name: ident for ident, name in tx.rows(_HERE, {"masterid": masterid})}
+        must_exist(tx, Master, masterid)
+        here = {name: ids for *ids, name in tx.rows(_HERE, {"masterid": masterid})}
         for name in sorted(here.keys() - set(builderNames)):
-            tx.run(_LEAVE, {"builderid_": here[name], "masterid_": masterid})
-            _tell(tx, here[name], masterid, name, "stopped")
+            builderid, buildermasterid = here[name]
+            take_workers(tx, buildermasterid)
+            tx.run(_LEAVE, {"id_": buildermasterid})
+            _tell(tx, builderid, masterid, name, "stopped")
         for name in dict.fromkeys(builderNames):
             if name not in here:
                 builderid = found_or_made(tx, Builder, name)
@@ -170,6 +172,8 @@ _PROJECT = sa.select(projects.c.id).where(projects.c.id == sa.bindparam("ident")
 
 def _tag(tx: Tx, tag: int | str) -> int:
     if isinstance(tag, int):
+        if tx.first(_TAG_BY_ID, {"ident": tag}) is None:
+            raise BadArgument(f"updateBuilderInfo: tags: there is no tag {tag}")
         return tag
     row = tx.first(_TAG, {"hash": name_hash(tag)})
     return row[0] if row else tx.insert(tags, name=tag, name_hash=name_hash(tag))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -12,11 +13,13 @@ from buildapi.data.buildrequests import BuildRequest
 from buildapi.data.schema import EMPTY_OBJECT, Column, Narrowing, Resource, field, happens, json_map
 from buildapi.data.updates import (
     Id,
-    Name,
+    JsonText,
+    PropertyName,
     ResultCode,
+    Sourced,
+    Stored,
+    Text256,
     Updates,
-    as_mapping,
-    json_text,
     must_exist,
     update,
 )
@@ -150,12 +153,18 @@ class Build(Resource):
 _LAST_NUMBER = sa.select(sa.func.coalesce(sa.func.max(builds.c.number), 0)).where(
     builds.c.builderid == sa.bindparam("builderid")
 )
-_OWN_PROPERTY = sa.and_(
-    build_properties.c.buildid == sa.bindparam("buildid_"),
-    build_properties.c.name == sa.bindparam("name_"),
+_STORED = sa.select(
+    build_properties.c.name, build_properties.c.value, build_properties.c.source
+).where(build_properties.c.buildid == sa.bindparam("buildid"))
+# A property keeps its place in the list: it stands where it was first stored.
+_RESET = (
+    sa.update(build_properties)
+    .where(
+        build_properties.c.buildid == sa.bindparam("buildid_"),
+        build_properties.c.name == sa.bindparam("name_"),
+    )
+    .values(value=sa.bindparam("text"), source=sa.bindparam("source_"))
 )
-_STORED = sa.select(build_properties.c.value, build_properties.c.source).where(_OWN_PROPERTY)
-_FORGET = sa.delete(build_properties).where(_OWN_PROPERTY)
 
 
 class BuildUpdates(Updates):
@@ -228,23 +237,27 @@ class BuildUpdates(Updates):
         tx.emit(Build, buildid, "finished")
 
     @update
-    def setBuildProperty(self, tx: Tx, buildid: Id, name: Name, value: Any, source: str) -> None:
+    def setBuildProperty(
+        self, tx: Tx, buildid: Id, name: PropertyName, value: JsonText, source: Text256
+    ) -> None:
         """
         Set one property of a build.  Publishes ``properties.update``, even if nothing changed.
         """
         must_exist(tx, Build, buildid)
-        if not set_properties(tx, buildid, {name: (value, source)}):
-            tx.emit(Build, buildid, "properties.update", body={name: [value, source]})
+        given = {name: Stored(value, source)}
+        store_properties(tx, buildid, given)
+        tell_properties(tx, buildid, given)
 
     @update
-    def setBuildProperties(self, tx: Tx, buildid: Id, properties: Any) -> None:
+    def setBuildProperties(self, tx: Tx, buildid: Id, properties: Sourced) -> None:
         """
         Set properties of a build: ``{name: (value, source)}``, or an object with ``asDict``.
 
         Publishes one ``properties.update`` with those that changed, nothing if none did.
         """
         must_exist(tx, Build, buildid)
-        set_properties(tx, buildid, dict(as_mapping(properties)))
+        if changed := store_properties(tx, buildid, properties):
+            tell_properties(tx, buildid, changed)
 
 
 _WAITED = (
@@ -254,17 +267,22 @@ _WAITED = (
 )
 
 
-def set_properties(tx: Tx, buildid: int, properties: dict[str, Any]) -> bool:
-    """Store properties and tell of those that changed; return whether any did."""
-    changed = {}
-    for name, (value, source) in properties.items():
-        text, key = json_text(value), {"buildid_": buildid, "name_": name}
-        if tx.rows(_STORED, key) == [(text, source)]:
-            continue
-        # No unique index keeps one row per name: what was there goes first.
-        tx.run(_FORGET, key)
-        tx.insert_later(build_properties, (buildid, name, text, source))
-        changed[name] = [value, source]
-    if changed:
-        tx.emit(Build, buildid, "properties.update", body=changed)
-    return bool(changed)
+def store_properties(tx: Tx, buildid: int, properties: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Store properties; return those that changed."""
+    there: dict[str, Stored] = {
+        name: Stored(text, source) for name, text, source in tx.rows(_STORED, {"buildid": buildid})
+    }
+    changed = {name: it for name, it in properties.items() if there.get(name) != it}
+    for name, it in changed.items():
+        if name in there:
+            key = {"buildid_": buildid, "name_": name}
+            tx.run(_RESET, {**key, "text": it.text, "source_": it.source})
+        else:
+            tx.insert_later(build_properties, (buildid, name, it.text, it.source))
+    return changed
+
+
+def tell_properties(tx: Tx, buildid: int, properties: Mapping[str, Stored]) -> None:
+    """Publish the new values of properties."""
+    body = {name: it.shown for name, it in properties.items()}
+    tx.emit(Build, buildid, "properties.update", body=body)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from buildapi.data.schema import Condition, Listed, Resource, embedded, field, happens, json_map
 from buildapi.data.sourcestamps import Source, SourceStamp, stamped
-from buildapi.data.updates import Seconds, Updates, as_mapping, json_text, update
-from buildapi.data.values import SourcedProperties
+from buildapi.data.updates import (
+    Seconds,
+    Stored,
+    Text255,
+    Text256,
+    Text512,
+    Updates,
+    stored_properties,
+    update,
+)
+from buildapi.data.values import SourcedProperties, is_text
 from buildapi.db.tables import (
     buildrequests,
     builds,
@@ -195,9 +205,31 @@ _PARENT = sa.select(sa.func.max(changes.c.changeid)).where(
 )
 _USER = sa.select(users.c.uid).where(users.c.identifier == sa.bindparam("identifier"))
 
-Text255 = Annotated[str, Field(max_length=255)]
-Text256 = Annotated[str, Field(max_length=256)]
-Text512 = Annotated[str, Field(max_length=512)]
+
+def _sourced(properties: Any) -> dict[str, Stored]:
+    """Return properties as they are stored; a bare value comes from the change itself."""
+    if isinstance(properties, Mapping):
+        properties = {n: v if _is_pair(v) else (v, "Change") for n, v in properties.items()}
+    return stored_properties(properties)
+
+
+def _is_pair(value: Any) -> bool:
+    # Only a tuple can't be a JSON value.
+    return isinstance(value, tuple) and len(value) == len(Stored._fields)
+
+
+def _categorised(arguments: dict[str, Any]) -> None:
+    """Ask for the category on the caller's thread, if a function gives it."""
+    if callable(arguments["category"]):
+        stored = (arguments["properties"] or {}).items()
+        properties = {name: (json.loads(it.text), it.source) for name, it in stored}
+        given = {name: value for name, value in arguments.items() if name != "category"}
+        arguments["category"] = arguments["category"]({**given, "properties": properties})
+    category = arguments["category"]
+    if category is None:
+        return
+    if not isinstance(category, str) or len(category) > 255 or not is_text(category):  # noqa: PLR2004  the column's width
+        raise ValueError("category: a text of at most 255 characters is wanted")
 
 
 class ChangeUpdates(Updates):
@@ -216,7 +248,7 @@ class ChangeUpdates(Updates):
         branch: Text255 | None = None,
         category: Text255 | Callable[[dict[str, Any]], str | None] | None = None,
         revlink: Text256 | None = "",
-        properties: Any = None,
+        properties: Annotated[Any, BeforeValidator(_sourced)] | None = None,
         repository: Text512 = "",
         codebase: Text256 | None = None,
         project: Text512 = "",
@@ -226,8 +258,8 @@ class ChangeUpdates(Updates):
         Add what somebody did to the source; return its id.  Publishes ``new``.
 
         when_timestamp: epoch seconds, now if None.  properties: ``{name: value}`` or
-        ``{name: (value, source)}``.  category: a text, or a function of the other values.
-        src: the kind of repository; with it the author is kept as a user.
+        ``{name: (value, source)}``.  category: a text, or a function of the other arguments, which
+        is called at once. src: the kind of repository; with it the author is kept as a user.
         """
         values: dict[str, Any] = {
             "author": author or "",
@@ -236,38 +268,26 @@ class ChangeUpdates(Updates):
             "revision": revision,
             "when_timestamp": tx.now if when_timestamp is None else when_timestamp,
             "branch": branch,
+            "category": category,
             "revlink": revlink,
             "repository": repository,
             "codebase": codebase or "",
             "project": project,
         }
-        if callable(category):
-            category = category({**values, "files": files or [], "properties": properties or {}})
         place = {name: values[name] for name in ("branch", "repository", "project", "codebase")}
         parent = tx.rows(_PARENT, place)[0][0]
         ssid = stamped(tx, Source(revision=revision, **place))
-        changeid = tx.insert(
-            changes, **values, category=category, sourcestampid=ssid, parent_changeids=parent
-        )
+        changeid = tx.insert(changes, **values, sourcestampid=ssid, parent_changeids=parent)
         for name in files or ():
             tx.insert_later(change_files, (changeid, name))
-        for name, pair in _sourced(properties or {}).items():
-            tx.insert_later(change_properties, (changeid, name, json_text(pair)))
+        for name, it in (properties or {}).items():
+            tx.insert_later(change_properties, (changeid, name, it.pair))
         if src is not None and author:
             tx.insert_later(change_users, (changeid, _user(tx, author)))
         tx.emit(Change, changeid, "new")
         return changeid
 
-
-def _sourced(properties: Any) -> dict[str, Any]:
-    """Return ``{name: (value, source)}``; a bare value comes from the change itself."""
-    if not isinstance(properties, dict):
-        return dict(as_mapping(properties))
-    return {name: v if _is_pair(v) else (v, "Change") for name, v in properties.items()}
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == len(("value", "source"))
+    addChange = addChange.prepared(_categorised)
 
 
 def _user(tx: Tx, identifier: str) -> int:

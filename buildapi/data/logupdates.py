@@ -8,9 +8,9 @@ in few statements.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredLock, fail
 from buildapi.data.announce import names, told
 from buildapi.data.logs import Log
 from buildapi.data.steps import Step
-from buildapi.data.updates import Id, Name, Updates, must_exist, update
+from buildapi.data.updates import BoundUpdate, Id, Name, Update, Updates, must_exist, update
 from buildapi.db.chunks import Chunk, mergeable, merged, split
 from buildapi.db.connect import Reader
 from buildapi.db.eventlog import Draft
@@ -28,6 +28,9 @@ from buildapi.db.hashes import free_slug
 from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.errors import BadArgument, Conflict
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Longer texts are cut and compressed in the pool: 64 KB at zlib's level 9 take 20 ms.
 MOST_INLINE = 4096
@@ -73,6 +76,19 @@ def _head(tx: Tx, logid: int) -> _Head:
     return head
 
 
+class _BoundInTurn(BoundUpdate[P, T]):
+    """An update that waits for what was asked of its log before."""
+
+    def _queued(self, arguments: dict[str, Any]) -> Deferred[T]:
+        queue = super()._queued
+        found: Deferred[T] = self._owner.in_turn(arguments["logid"], lambda: queue(arguments))
+        return found
+
+
+class _InTurn(Update[P, T]):
+    bound = _BoundInTurn
+
+
 class LogUpdates(Updates):
     """What happens to logs."""
 
@@ -80,6 +96,19 @@ class LogUpdates(Updates):
         super().__init__(*arguments)
         # Logs with a long text on its way through the pool: what comes later must wait for it.
         self._turns: dict[int, DeferredLock] = {}
+
+    def in_turn(self, logid: int, work: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """Do ``work`` after all that was asked of the log before; now, if nothing is on its way."""
+        turn = self._turns.get(logid)
+        if turn is None:
+            return work()
+        return turn.run(work).addBoth(self._after_turn, logid)
+
+    def _after_turn(self, result: Any, logid: int) -> Any:
+        turn = self._turns.get(logid)
+        if turn is not None and not turn.locked:
+            del self._turns[logid]
+        return result
 
     @update
     def addLog(
@@ -109,28 +138,25 @@ class LogUpdates(Updates):
         Append whole lines; fire with the numbers of the first and last of them.
 
         content: text that ends with a newline.  Publishes ``append``, without the text.
-        Appends to one log are stored in the order of the calls.
+        Appends to one log are stored, and the log is finished, in the order of the calls.
         Fails with BadArgument, NoSuchResource, Conflict if the log is complete.
         """
+        if not isinstance(logid, int):
+            return fail(BadArgument("appendLog: logid: a number is wanted"))
         if not isinstance(content, str):
             return fail(BadArgument("appendLog: content: a text is wanted"))
         if not content.endswith("\n"):
             return fail(BadArgument("appendLog: content: it must end with a newline"))
-        if len(content) <= MOST_INLINE and logid not in self._turns:
-            return self.append_chunks(logid, split(content, 0, self.log_compression))
-        turn = self._turns.setdefault(logid, DeferredLock())
-        return turn.run(self._append_long, logid, content).addBoth(self._after_turn, logid)
+        if len(content) <= MOST_INLINE:
+            chunks = split(content, 0, self.log_compression)
+            return self.in_turn(logid, lambda: self.append_chunks(logid, chunks))
+        self._turns.setdefault(logid, DeferredLock())
+        return self.in_turn(logid, lambda: self._append_long(logid, content))
 
     def _append_long(self, logid: int, content: str) -> Deferred[tuple[int, int]]:
         method = self.log_compression
         cutting = self.database.read(lambda _: split(content, 0, method))
         return cutting.addCallback(lambda chunks: self.append_chunks(logid, chunks))
-
-    def _after_turn(self, result: Any, logid: int) -> Any:
-        turn = self._turns.get(logid)
-        if turn is not None and not turn.locked:
-            del self._turns[logid]
-        return result
 
     @update
     def append_chunks(self, tx: Tx, logid: Id, chunks: list[Chunk]) -> tuple[int, int]:
@@ -149,7 +175,7 @@ class LogUpdates(Updates):
         tx.say(Draft(head.topic, head.keys, body, head.builderid, head.projectid))
         return first, last
 
-    @update
+    @_InTurn
     def finishLog(self, tx: Tx, logid: Id) -> None:
         """End a log: it gets no more lines.  Publishes ``complete``."""
         must_exist(tx, Log, logid)
@@ -163,27 +189,37 @@ class LogUpdates(Updates):
 
         Nothing that a GET shows changes; each run of chunks is a transaction of its own.
         """
+        if not isinstance(logid, int):
+            return fail(BadArgument("compressLog: logid: a number is wanted"))
         return Deferred.fromCoroutine(self._compressed(logid))
 
     async def _compressed(self, logid: int) -> int:
         sizes = await self.database.read(lambda reader: _sizes(reader, logid))
         saved = 0
         for first, last in mergeable(sizes):
-            run = {"logid_": logid, "first": first, "last": last}
-            new = await self.database.read(lambda r, run=run: self._merged(r, run))  # type: ignore[misc]
-            await self.replace_chunks(logid, first, last, new)
-            saved += sum(s for a, b, s in sizes if first <= a and b <= last) - len(
-                new.content or b""
-            )
+            saved += await self._compressed_run(logid, first, last)
         return saved
 
-    def _merged(self, reader: Reader, run: dict[str, int]) -> Chunk:
-        return merged([Chunk(*row) for row in reader.rows(_RUN, run)], self.log_compression)
+    async def _compressed_run(self, logid: int, first: int, last: int) -> int:
+        run = {"logid_": logid, "first": first, "last": last}
+
+        def merge(reader: Reader) -> tuple[list[Chunk], Chunk]:
+            old = [Chunk(*row) for row in reader.rows(_RUN, run)]
+            return old, merged(old, self.log_compression)
+
+        old, new = await self.database.read(merge)
+        await self.replace_chunks(logid, len(old), new)
+        return sum(len(chunk.content or b"") for chunk in old) - len(new.content or b"")
 
     @update
-    def replace_chunks(self, tx: Tx, logid: Id, first: Id, last: Id, new: Chunk) -> None:
-        """Put one chunk in the place of those that hold these lines."""
-        tx.run(_DROP, {"logid_": logid, "first": first, "last": last})
+    def replace_chunks(self, tx: Tx, logid: Id, number: int, new: Chunk) -> None:
+        """
+        Put one chunk in the place of those that hold its lines; Conflict unless they are
+        ``number``.
+        """
+        lines = {"logid_": logid, "first": new.first_line, "last": new.last_line}
+        if tx.run(_DROP, lines) != number:
+            raise Conflict(f"log {logid} was compressed by somebody else meanwhile")
         tx.insert_later(
             logchunks, (logid, new.first_line, new.last_line, new.content, new.compressed)
         )

@@ -17,17 +17,18 @@ from pydantic import Field
 from buildapi.data.announce import told
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
+from buildapi.data.builds import Build
 from buildapi.data.buildsets import Buildset
 from buildapi.data.properties import of_buildset
 from buildapi.data.results import CANCELLED, worst
-from buildapi.data.sourcestamps import Patch, Source, SourceStamp, stamped
+from buildapi.data.sourcestamps import Wanted, stamp
 from buildapi.data.updates import (
     Flag,
     Id,
     ResultCode,
+    Sourced,
+    Text256,
     Updates,
-    as_mapping,
-    json_text,
     must_exist,
     update,
 )
@@ -84,11 +85,11 @@ class BuildsetUpdates(Updates):
         tx: Tx,
         waited_for: Flag = False,
         scheduler: str | None = None,
-        sourcestamps: list[Any] | None = None,
+        sourcestamps: list[Wanted] | None = None,
         reason: str = "",
-        properties: Any = None,
+        properties: Sourced | None = None,
         builderids: list[Id] | None = None,
-        external_idstring: Annotated[str, Field(max_length=256)] | None = None,
+        external_idstring: Text256 | None = None,
         rebuilt_buildid: Id | None = None,
         parent_buildid: Id | None = None,
         parent_relationship: str | None = None,
@@ -97,14 +98,20 @@ class BuildsetUpdates(Updates):
         """
         Ask for a build on each builder; return ``(bsid, {builderid: buildrequestid})``.
 
-        sourcestamps: ids, or dictionaries of branch, revision, repository, project, codebase and
-        patch_body, patch_level, patch_author, patch_comment, patch_subdir. properties: ``{name:
-        (value, source)}``. Publishes ``new`` of the set and of each request; a set without builders
-        is complete at once.
+        sourcestamps: ids, objects of the API, or dictionaries of branch, revision, repository,
+        project, codebase and patch_body, patch_level, patch_author, patch_comment, patch_subdir.
+        properties: ``{name: (value, source)}``. Publishes ``new`` of the set and of each request; a
+        set without builders is complete at once.
         """
         for builderid in builderids or ():
-            must_exist(tx, Builder, builderid)
-        stamps = [_stamp(tx, one) for one in sourcestamps or ()]
+            must_exist(tx, Builder, builderid, "builderids")
+        for parameter, buildid in (
+            ("rebuilt_buildid", rebuilt_buildid),
+            ("parent_buildid", parent_buildid),
+        ):
+            if buildid is not None:
+                must_exist(tx, Build, buildid, parameter)
+        stamps = [stamp(tx, one) for one in sourcestamps or ()]
         bsid = tx.insert(
             buildsets,
             external_idstring=external_idstring,
@@ -118,12 +125,10 @@ class BuildsetUpdates(Updates):
         )
         for ssid in dict.fromkeys(stamps):
             tx.insert(buildset_sourcestamps, buildsetid=bsid, sourcestampid=ssid)
-        for name, pair in as_mapping(properties or {}).items():
-            tx.insert_later(buildset_properties, (bsid, name, json_text(pair)))
-        _announce(tx, bsid, scheduler)
-        brids = {}
-        for builderid in dict.fromkeys(builderids or ()):
-            brids[builderid] = tx.insert(
+        for name, it in (properties or {}).items():
+            tx.insert_later(buildset_properties, (bsid, name, it.pair))
+        brids = {
+            builderid: tx.insert(
                 buildrequests,
                 buildsetid=bsid,
                 builderid=builderid,
@@ -133,7 +138,12 @@ class BuildsetUpdates(Updates):
                 submitted_at=tx.now,
                 waited_for=int(waited_for),
             )
-            tx.emit(BuildRequest, brids[builderid], "new")
+            for builderid in dict.fromkeys(builderids or ())
+        }
+        # After its requests are there, so that the event has their scope.
+        _announce(tx, bsid, scheduler)
+        for brid in brids.values():
+            tx.emit(BuildRequest, brid, "new")
         if not brids:
             complete_if_done(tx, bsid)
         return bsid, brids
@@ -152,39 +162,11 @@ def _announce(tx: Tx, bsid: int, scheduler: str | None) -> None:
     tx.emit(Buildset, bsid, "new", body=body)
 
 
-def _stamp(tx: Tx, given: Any) -> int:
-    if isinstance(given, int):
-        must_exist(tx, SourceStamp, given)
-        return given
-    if not isinstance(given, dict):
-        raise BadArgument("addBuildset: a source stamp is an id or a dictionary")
-    try:
-        return stamped(tx, _source(dict(given)))
-    except TypeError as error:
-        raise BadArgument(f"addBuildset: a source stamp cannot be made of this: {error}") from None
-
-
-def _source(given: dict[str, Any]) -> Source:
-    parts = {
-        n: given.pop(f"patch_{n}", None) for n in ("body", "level", "author", "comment", "subdir")
-    }
-    body = parts.pop("body")
-    if isinstance(body, str):
-        body = body.encode()
-    patch = None
-    if body:
-        patch = Patch(body=body, **{name: part for name, part in parts.items() if part is not None})
-    known = {
-        name: value for name, value in given.items() if name not in ("ssid", "patch", "created_at")
-    }
-    return Source(**known, patch=patch)
-
-
 _COMPLETE = (
     sa.update(buildrequests)
     .where(
         buildrequests.c.id == sa.bindparam("brid"),
-        buildrequests.c.complete != sa.literal_column("1"),
+        buildrequests.c.complete.is_distinct_from(sa.literal_column("1")),
     )
     .values(complete=1, results=sa.bindparam("outcome"), complete_at=sa.bindparam("at"))
 )
@@ -294,6 +276,9 @@ class BuildRequestUpdates(BuildsetUpdates):
         state = state_of(tx, brid)
         if state.complete or state.claimed_by not in (None, self.masterid):
             return False
+        if state.claimed_by is None and self.masterid is not None:
+            # As Buildbot's masters do: whoever answers a request has claimed it.
+            tx.insert_later(buildrequest_claims, (brid, self.masterid, tx.now))
         complete_if_done(tx, complete(tx, brid, CANCELLED, tx.now))
         tx.emit(BuildRequest, brid, "cancel")
         return True
@@ -308,9 +293,11 @@ class BuildRequestUpdates(BuildsetUpdates):
         buildrequest: its object. The new set has scheduler ``rebuild``, the same source stamps and
         properties, and as ``rebuilt_buildid`` the first build of the original chain.
         """
-        brid, bsid = buildrequest.get("buildrequestid"), buildrequest.get("buildsetid")
-        if not isinstance(brid, int) or not isinstance(bsid, int):
+        brid = buildrequest.get("buildrequestid")
+        if not isinstance(brid, int):
             raise BadArgument("rebuildBuildrequest: buildrequest: an object of the API is wanted")
+        request = told(BuildRequest, tx, brid).object
+        bsid = request["buildsetid"]
         original = told(Buildset, tx, bsid).object
         first_build = tx.first(_FIRST_BUILD, {"brid": brid})
         return self.addBuildset.within(
@@ -319,10 +306,20 @@ class BuildRequestUpdates(BuildsetUpdates):
             sourcestamps=[row[0] for row in tx.rows(_STAMPS, {"bsid": bsid})],
             reason="rebuild",
             properties={n: (json.loads(v), s) for n, v, s in of_buildset(tx, bsid)},
-            builderids=[buildrequest["builderid"]],
+            builderids=[request["builderid"]],
             external_idstring=original["external_idstring"],
-            rebuilt_buildid=original["rebuilt_buildid"]
+            rebuilt_buildid=_still_there(tx, original["rebuilt_buildid"])
             or (first_build[0] if first_build else None),
-            parent_buildid=original["parent_buildid"],
+            parent_buildid=_still_there(tx, original["parent_buildid"]),
             parent_relationship=original["parent_relationship"],
         )
+
+
+def _still_there(tx: Tx, buildid: int | None) -> int | None:
+    """Return the id of a build that an old build set names, or None if it has been deleted."""
+    if buildid is None or tx.first(_BUILD, {"buildid": buildid}) is None:
+        return None
+    return buildid
+
+
+_BUILD = sa.select(builds.c.id).where(builds.c.id == sa.bindparam("buildid"))

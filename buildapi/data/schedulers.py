@@ -76,6 +76,8 @@ class SchedulerUpdates(Updates):
         Returns whether it is so now: false if another master has it.
         """
         must_exist(tx, Scheduler, schedulerid)
+        if masterid is not None:
+            must_exist(tx, Master, masterid)
         row = tx.first(_MASTER, {"schedulerid": schedulerid})
         current = row[0] if row else None
         if current == masterid:

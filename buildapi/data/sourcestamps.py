@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
 
 import sqlalchemy as sa
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from buildapi.data.schema import Resource, field
-from buildapi.data.values import Json, Time
+from buildapi.data.updates import must_exist
+from buildapi.data.values import Json, Time, is_text
 from buildapi.db.hashes import ss_hash
 from buildapi.db.tables import buildset_sourcestamps, patches, sourcestamps
 from buildapi.db.transaction import Tx
@@ -66,26 +76,42 @@ class SourceStamp(Resource):
 _BY_HASH = sa.select(sourcestamps.c.id).where(sourcestamps.c.ss_hash == sa.bindparam("hash"))
 
 
+def _text(value: str) -> str:
+    if not is_text(value):
+        raise ValueError("UTF-8 has no lone surrogates; use errors='replace'")
+    return value
+
+
+_UTF8 = AfterValidator(_text)
+Text = Annotated[str, Field(strict=True), _UTF8]
+Text256 = Annotated[str, Field(strict=True, max_length=256), _UTF8]
+Text512 = Annotated[str, Field(strict=True, max_length=512), _UTF8]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Patch:
     """A change that is in no repository, to be applied to a source stamp."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     body: bytes
-    level: int = 0
-    subdir: str | None = None
-    author: str = ""
-    comment: str = ""
+    level: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
+    subdir: Text | None = None
+    author: Text = ""
+    comment: Text = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What a source stamp is a stamp of."""
 
-    branch: str | None = None
-    revision: str | None = None
-    repository: str = ""
-    project: str = ""
-    codebase: str = ""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    branch: Text256 | None = None
+    revision: Text256 | None = None
+    repository: Text512 = ""
+    project: Text512 = ""
+    codebase: Text256 = ""
     patch: Patch | None = None
 
 
@@ -114,3 +140,40 @@ def stamped(tx: Tx, source: Source) -> int:
     if row is not None:
         return int(row[0])
     return tx.insert(sourcestamps, ss_hash=found, created_at=tx.now, **values)
+
+
+_SOURCE = TypeAdapter(Source)
+
+
+def _wanted(given: Any) -> int | Source:
+    """Return the id of a source stamp, or what to make one of; ValueError if it is neither."""
+    if isinstance(given, dict) and "ssid" in given:
+        given = given["ssid"]  # an object of the API
+    if isinstance(given, str) and given.isascii() and given.isdigit():
+        given = int(given)
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**31:
+        return given
+    if not isinstance(given, dict):
+        raise ValueError("a source stamp is an id or a dictionary")  # noqa: TRY004  pydantic's way to say it
+    patch = {n: given[f"patch_{n}"] for n in _PATCH if given.get(f"patch_{n}") is not None}
+    parts = {n: v for n, v in given.items() if n.removeprefix("patch_") not in _PATCH}
+    try:
+        # An empty patch is no patch.
+        return _SOURCE.validate_python({**parts, "patch": patch if patch.get("body") else None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ValueError(f"{'_'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+_PATCH = frozenset(field.name for field in fields(Patch))
+
+Wanted = Annotated[Any, BeforeValidator(_wanted)]
+"""A source stamp as callers give it: an id or a dictionary. The body gets an id or a Source."""
+
+
+def stamp(tx: Tx, wanted: int | Source) -> int:
+    """Return the id of the source stamp that is wanted."""
+    if isinstance(wanted, Source):
+        return stamped(tx, wanted)
+    must_exist(tx, SourceStamp, wanted, "sourcestamps")
+    return wanted

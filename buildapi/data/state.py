@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
+from pydantic import Field
 from twisted.internet.defer import Deferred
 
-from buildapi.data.updates import Name, Updates, json_text, update
+from buildapi.data.updates import JsonText, Updates, update
 from buildapi.db.connect import Reader
 from buildapi.db.tables import object_state, objects
 from buildapi.db.transaction import Tx
 from buildapi.errors import NoSuchResource
 
 _MISSING: Any = object()
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=128)]
+KeyName = Annotated[str, Field(min_length=1, max_length=255)]
 
 _OBJECT = sa.select(objects.c.id).where(
     objects.c.name == sa.bindparam("name"), objects.c.class_name == sa.bindparam("class_name")
@@ -54,9 +58,11 @@ class State(Updates):
         return self.database.read(read)
 
     @update
-    def set(self, tx: Tx, name: Name, class_name: Name, key: Name, value: Any) -> None:
+    def set(
+        self, tx: Tx, name: ObjectName, class_name: ObjectName, key: KeyName, value: JsonText
+    ) -> None:
         """Remember a JSON value; it is durable when the Deferred fires."""
         row = tx.first(_OBJECT, {"name": name, "class_name": class_name})
         objectid = row[0] if row else tx.insert(objects, name=name, class_name=class_name)
         tx.run(_FORGET, {"objectid_": objectid, "key_": key})
-        tx.insert_later(object_state, (objectid, key, json_text(value)))
+        tx.insert_later(object_state, (objectid, key, value))

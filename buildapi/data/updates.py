@@ -2,8 +2,9 @@
 Update methods: each is one transaction with its events.
 
 ``@update`` hides the transaction from callers: they get a Deferred that fires once the change is
-durably committed. Arguments are checked against their annotations before anything is queued. The
-body is ordinary blocking code with no effects but through ``tx``, so it can be run again.
+durably committed. Arguments are checked against their annotations, and made into what is stored,
+before anything is queued: what a caller changes afterwards changes nothing. The body is ordinary
+blocking code with no effects but through ``tx``, so it can be run again.
 
 Several updates become one transaction by ``within``:
 
@@ -18,13 +19,33 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+from functools import lru_cache
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    get_type_hints,
+)
 
+import orjson
 import sqlalchemy as sa
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, validate_call
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    validate_call,
+)
 from twisted.internet.defer import Deferred, fail
 
 from buildapi.data.schema import Resource
+from buildapi.data.sql import valid_json
+from buildapi.data.values import is_text
 from buildapi.db.connect import Reader
 from buildapi.db.engine import Database
 from buildapi.db.hashes import name_hash
@@ -34,13 +55,69 @@ from buildapi.errors import BadArgument, Conflict, NoSuchResource
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+class Stored(NamedTuple):
+    """A property as it is stored: the JSON text of its value, and its source."""
+
+    text: str
+    source: str
+
+    @property
+    def pair(self) -> str:
+        """Return both as one JSON text: ``[value, source]``."""
+        return f"[{self.text}, {json.dumps(self.source)}]"
+
+    @property
+    def shown(self) -> list[Any]:
+        """Return both as an answer or an event shows them; for orjson."""
+        return [orjson.Fragment(valid_json(self.text)), self.source]
+
+
+def json_text(value: Any) -> str:
+    """Return a value as the database keeps it; ValueError if JSON has no such value."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"it must be JSON: {error}") from None
+
+
+def stored_properties(given: Any) -> dict[str, Stored]:
+    """
+    Return the properties of a mapping ``{name: (value, source)}``, or of an object with ``asDict``
+    that gives one, as they are stored.
+    """
+    found = given.asDict() if hasattr(given, "asDict") else given
+    if not isinstance(found, Mapping) or not all(map(_is_pair, found.values())):
+        raise ValueError("a mapping of names to (value, source) is wanted")
+    for name, (_, source) in found.items():
+        if not name or not _fits(name) or not _fits(source):
+            raise ValueError(f"{name!r:.60}: its name and its source must be texts that fit in 256")
+    return {name: Stored(json_text(value), source) for name, (value, source) in found.items()}
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == len(Stored._fields)
+
+
+def _fits(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 256 and is_text(value)  # noqa: PLR2004  the columns' width
+
+
 # What ids and result codes can be: the columns are 32 bits wide on database servers.
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-ResultCode = Annotated[int, Field(ge=-1, le=6)]
+ResultCode = Annotated[int, Field(ge=0, le=6)]
 Name = Annotated[str, Field(min_length=1)]
 ShortName = Annotated[str, Field(min_length=1, max_length=50)]
+Text255 = Annotated[str, Field(max_length=255)]
+Text256 = Annotated[str, Field(max_length=256)]
+Text512 = Annotated[str, Field(max_length=512)]
+PropertyName = Annotated[str, Field(min_length=1, max_length=256)]
 Flag = Annotated[bool, BeforeValidator(lambda value: bool(value) if value in (0, 1) else value)]
+# Whatever is given, the body gets what is stored of it: a text, a dictionary of ``Stored``.
+JsonText = Annotated[Any, BeforeValidator(json_text)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(json_text)]
+Sourced = Annotated[Any, BeforeValidator(stored_properties)]
 
 
 class Updates:
@@ -70,51 +147,79 @@ class BoundUpdate(Generic[P, T]):
 
     def __init__(self, update: Update[P, T], owner: Any) -> None:
         self._update = update
+        self._function: Callable[..., T] = update.function
         self._owner = owner
         self.__doc__ = update.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Queue the update; fire with its result once it is durably committed."""
         try:
-            given, named = self._update.checked(*args, **kwargs)
-        except BadArgument:
+            arguments = self._update.checked(*args, **kwargs)
+        except Exception:  # noqa: BLE001  whatever a caller's own objects raise, it is on the Deferred
             return fail()
-        owner, function = self._owner, self._update.function
-        return self._owner.database.write(lambda tx: function(owner, tx, *given, **named))  # type: ignore[no-any-return]
+        return self._queued(arguments)
+
+    def _queued(self, arguments: dict[str, Any]) -> Deferred[T]:
+        owner, function = self._owner, self._function
+        queued: Deferred[T] = owner.database.write(lambda tx: function(owner, tx, **arguments))
+        return queued
 
     def within(self, tx: Tx, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the update as part of ``tx``; raises what else the Deferred would fail with."""
-        given, named = self._update.checked(*args, **kwargs)
-        return self._update.function(self._owner, tx, *given, **named)
+        return self._function(self._owner, tx, **self._update.checked(*args, **kwargs))
 
 
 class Update(Generic[P, T]):
     """The declaration of an update method; found on an object it is a ``BoundUpdate``."""
+
+    bound: type[BoundUpdate[Any, Any]] = BoundUpdate
 
     def __init__(self, function: Callable[Concatenate[Any, Tx, P], T]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
         self.name = function.__name__
         self.signature = _public(function)
-        self._check: Callable[..., tuple[Any, Any]] | None = None
+        self._check: Callable[..., dict[str, Any]] | None = None
+        self._prepare: Callable[[dict[str, Any]], None] | None = None
 
     def __get__(self, instance: Any, owner: type[Any]) -> BoundUpdate[P, T]:
         """Bind to the API's updates."""
-        return BoundUpdate(self, instance)
+        return self.bound(self, instance)
 
-    def checked(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Return the arguments as their annotations want them, or raise BadArgument."""
+    def prepared(self, prepare: Callable[[dict[str, Any]], None]) -> Update[P, T]:
+        """
+        Let ``prepare`` change the arguments, by name, before the update is queued: there the
+        caller's own code may run. It raises ValueError for what cannot be.
+        """
+        self._prepare = prepare
+        return self
+
+    def checked(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the arguments by name, as their annotations want them, or raise BadArgument."""
         if self._check is None:
             self._check = _checker(self.function, self.signature)
         try:
-            return self._check(*args, **kwargs)
+            arguments = self._check(*args, **kwargs)
+            for name, value in arguments.items():
+                if not _is_stored(value):
+                    raise ValueError(f"{name}: UTF-8 has no lone surrogates; use errors='replace'")  # noqa: TRY301
+            if self._prepare is not None:
+                self._prepare(arguments)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place, *inside = first["loc"]
-            if isinstance(place, int) and place < len(self.signature.parameters):
-                place = list(self.signature.parameters)[place]
-            where = ".".join(map(str, (place, *inside)))
-            raise BadArgument(f"{self.name}: {where}: {first['msg']}") from None
+            raise BadArgument(f"{self.name}: {self._first(error)}") from None
+        except ValueError as error:
+            raise BadArgument(f"{self.name}: {error}") from None
+        return arguments
+
+    def _first(self, error: ValidationError) -> str:
+        """Return the first thing that is wrong: the parameter, the place in it, the reason."""
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place, *inside = first["loc"]
+        if isinstance(place, int) and place < len(self.signature.parameters):
+            place = list(self.signature.parameters)[place]
+        # Names of types stand in it too, where several are allowed; only the index helps.
+        where = ".".join(map(str, (place, *(p for p in inside if isinstance(p, int)))))
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def update(function: Callable[Concatenate[Any, Tx, P], T]) -> Update[P, T]:
@@ -129,66 +234,62 @@ def _public(function: Callable[..., Any]) -> inspect.Signature:
 
 def _checker(
     function: Callable[..., Any], signature: inspect.Signature
-) -> Callable[..., tuple[Any, Any]]:
-    def given(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        return args, kwargs
+) -> Callable[..., dict[str, Any]]:
+    names = list(signature.parameters)
+
+    def given(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**dict(zip(names, args, strict=False)), **kwargs}
 
     hints = get_type_hints(function, include_extras=True)
     parameters = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
     given.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    given.__annotations__ = {name: hints[name] for name in signature.parameters}
+    given.__annotations__ = {name: hints[name] for name in names}
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    checker: Callable[..., tuple[Any, Any]] = validate_call(config=config)(given)
+    checker: Callable[..., dict[str, Any]] = validate_call(config=config)(given)
     return checker
 
 
-def must_exist(reader: Reader, resource: type[Resource], ident: int) -> tuple[Any, ...]:
-    """Return the row of the object's table; NoSuchResource if there is none."""
+def _is_stored(value: Any) -> bool:
+    """Say whether a text, and every text of a list, can be stored."""
+    if isinstance(value, list):
+        return all(map(_is_stored, value))
+    return not isinstance(value, str) or is_text(value)
+
+
+@lru_cache(maxsize=64)
+def _row_of(resource: Any) -> sa.Select[Any]:
     (key,) = resource.table.primary_key.columns
-    row = reader.first(
-        sa.select(resource.table).where(key == sa.bindparam("ident")), {"ident": ident}
-    )
+    return sa.select(resource.table).where(key == sa.bindparam("ident"))
+
+
+def must_exist(
+    reader: Reader, resource: type[Resource], ident: int, parameter: str | None = None
+) -> tuple[Any, ...]:
+    """
+    Return the row of the object's table; NoSuchResource, which names the parameter, if there is
+    none.
+    """
+    row = reader.first(_row_of(resource), {"ident": ident})  # type: ignore[arg-type]  # classes hash
     if row is None:
-        raise NoSuchResource(f"there is no {resource.__name__.lower()} {ident}")
+        name = resource.__name__.lower()
+        raise NoSuchResource(f"{parameter or resource.ident}: there is no {name} {ident}")
     return row
 
 
 def found_or_made(tx: Tx, resource: type[Resource], name: str, **values: Any) -> int:
     """Return the id of the row with this name; make it, and say so, if there is none."""
     table = resource.table
-    where, params = _named(table, name)
-    row = tx.first(sa.select(table.c.id).where(where), params)
+    hashed = {"name_hash": name_hash(name)} if "name_hash" in table.c else {}
+    row = tx.first(_id_of(resource), hashed or {"name": name})  # type: ignore[arg-type]  # classes hash
     if row is not None:
         return int(row[0])
-    ident = tx.insert(table, name=name, **values, **_hash_of(table, name))
+    ident = tx.insert(table, name=name, **values, **hashed)
     tx.emit(resource, ident, "new")
     return ident
 
 
-def _named(table: sa.Table, name: str) -> tuple[sa.ColumnElement[bool], dict[str, Any]]:
-    if "name_hash" in table.c:
-        return table.c.name_hash == sa.bindparam("hash"), {"hash": name_hash(name)}
-    return table.c.name == sa.bindparam("name"), {"name": name}
-
-
-def _hash_of(table: sa.Table, name: str) -> dict[str, str]:
-    return {"name_hash": name_hash(name)} if "name_hash" in table.c else {}
-
-
-def json_text(value: Any) -> str:
-    """Return a value as the database keeps it; BadArgument if JSON has no such value."""
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise BadArgument(f"a property must be JSON: {error}") from None
-
-
-def as_mapping(properties: Any) -> Mapping[str, Any]:
-    """Return ``{name: (value, source)}`` from such a mapping, or from an object with ``asDict``."""
-    found = properties.asDict() if hasattr(properties, "asDict") else properties
-    if not isinstance(found, Mapping):
-        raise BadArgument("properties must be a mapping of names to (value, source)")
-    for name, pair in found.items():
-        if not isinstance(name, str) or not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004
-            raise BadArgument("properties must be a mapping of names to (value, source)")
-    return found
+@lru_cache(maxsize=64)
+def _id_of(resource: Any) -> sa.Select[Any]:
+    table = resource.table
+    column = "name_hash" if "name_hash" in table.c else "name"
+    return sa.select(table.c.id).where(table.c[column] == sa.bindparam(column))

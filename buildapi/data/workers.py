@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from buildapi.data.masters import Master
 from buildapi.data.schema import (
     Column,
     Condition,
@@ -19,17 +20,24 @@ from buildapi.data.schema import (
 from buildapi.data.updates import (
     Flag,
     Id,
+    JsonObject,
     Seconds,
     ShortName,
     Updates,
     found_or_made,
-    json_text,
     must_exist,
     update,
 )
 from buildapi.data.values import Json
-from buildapi.db.tables import builder_masters, configured_workers, connected_workers, workers
+from buildapi.db.tables import (
+    builder_masters,
+    builders,
+    configured_workers,
+    connected_workers,
+    workers,
+)
 from buildapi.db.transaction import Tx
+from buildapi.errors import NoSuchResource
 
 _configured = configured_workers.join(
     builder_masters, builder_masters.c.id == configured_workers.c.buildermasterid
@@ -130,6 +138,7 @@ class Worker(Resource):
         return cls.source, found
 
 
+_BUILDER = sa.select(builders.c.id).where(builders.c.id == sa.bindparam("builderid"))
 _CONFIGURED = sa.select(builder_masters.c.id, builder_masters.c.builderid).where(
     builder_masters.c.masterid == sa.bindparam("masterid")
 )
@@ -148,6 +157,14 @@ _CONFIGURED_HERE = (
     .distinct()
     .order_by(configured_workers.c.workerid)
 )
+_OF_BUILDER = (
+    sa.select(configured_workers.c.workerid)
+    .where(configured_workers.c.buildermasterid == sa.bindparam("buildermasterid"))
+    .order_by(configured_workers.c.workerid)
+)
+_LEAVE_BUILDER = sa.delete(configured_workers).where(
+    configured_workers.c.buildermasterid == sa.bindparam("buildermasterid_")
+)
 _CONNECTION = sa.select(connected_workers.c.id).where(
     connected_workers.c.workerid == sa.bindparam("workerid"),
     connected_workers.c.masterid == sa.bindparam("masterid"),
@@ -163,6 +180,14 @@ def deconfigure(tx: Tx, workerid: int, masterid: int) -> None:
     tx.run(_DECONFIGURE, {"workerid_": workerid, "masterid": masterid})
 
 
+def take_workers(tx: Tx, buildermasterid: int) -> None:
+    """Take all workers from a builder on a master, before it leaves that master."""
+    configured = tx.rows(_OF_BUILDER, {"buildermasterid": buildermasterid})
+    tx.run(_LEAVE_BUILDER, {"buildermasterid_": buildermasterid})
+    for (workerid,) in configured:
+        tx.emit(Worker, workerid, "configured")
+
+
 class WorkerUpdates(Updates):
     """What changes workers."""
 
@@ -175,8 +200,15 @@ class WorkerUpdates(Updates):
 
     @update
     def workerConfigured(self, tx: Tx, workerid: Id, masterid: Id, builderids: list[Id]) -> None:
-        """Make these the builders of a master that a worker builds.  Publishes ``configured``."""
+        """
+        Make these the builders of a master that a worker builds; those that are not on the master
+        do not count.  Publishes ``configured``.
+        """
         must_exist(tx, Worker, workerid)
+        must_exist(tx, Master, masterid)
+        for builderid in builderids:
+            if tx.first(_BUILDER, {"builderid": builderid}) is None:
+                raise NoSuchResource(f"builderids: there is no builder {builderid}")
         deconfigure(tx, workerid, masterid)
         here = {
             builderid: ident for ident, builderid in tx.rows(_CONFIGURED, {"masterid": masterid})
@@ -189,17 +221,17 @@ class WorkerUpdates(Updates):
     @update
     def deconfigureAllWorkersForMaster(self, tx: Tx, masterid: Id) -> None:
         """Take all workers from all builders of a master.  Publishes ``configured`` for each."""
+        must_exist(tx, Master, masterid)
         for (workerid,) in tx.rows(_CONFIGURED_HERE, {"masterid": masterid}):
             deconfigure(tx, workerid, masterid)
             tx.emit(Worker, workerid, "configured")
 
     @update
-    def workerConnected(
-        self, tx: Tx, workerid: Id, masterid: Id, workerinfo: dict[str, Any]
-    ) -> None:
+    def workerConnected(self, tx: Tx, workerid: Id, masterid: Id, workerinfo: JsonObject) -> None:
         """Note that a worker connected to a master, and what it tells of itself."""
         must_exist(tx, Worker, workerid)
-        tx.change(workers, workerid, info=json_text(workerinfo))
+        must_exist(tx, Master, masterid)
+        tx.change(workers, workerid, info=workerinfo)
         if tx.first(_CONNECTION, {"workerid": workerid, "masterid": masterid}) is None:
             tx.insert(connected_workers, workerid=workerid, masterid=masterid)
         tx.emit(Worker, workerid, "connected")
@@ -208,6 +240,7 @@ class WorkerUpdates(Updates):
     def workerDisconnected(self, tx: Tx, workerid: Id, masterid: Id) -> None:
         """Note that a worker is no longer connected to a master."""
         must_exist(tx, Worker, workerid)
+        must_exist(tx, Master, masterid)
         tx.run(_DISCONNECT, {"workerid_": workerid, "masterid_": masterid})
         tx.emit(Worker, workerid, "disconnected")
 
@@ -216,7 +249,7 @@ class WorkerUpdates(Updates):
         self,
         tx: Tx,
         workerid: Id,
-        masterid: Id,  # noqa: ARG002  the contract has it
+        masterid: Id,
         last_connection: Seconds,
         notify: list[str],
     ) -> None:
@@ -224,6 +257,7 @@ class WorkerUpdates(Updates):
         Tell that a worker is missed.  last_connection: epoch seconds.  notify: mail addresses.
         """
         must_exist(tx, Worker, workerid)
+        must_exist(tx, Master, masterid)
         tx.emit(Worker, workerid, "missing", last_connection=last_connection, notify=notify)
 
     @update
