@@ -50,14 +50,13 @@ def _reading(resource: Any) -> Reading:
     # One chain of joins serves all words: the longest, as each shorter one is a beginning of it.
     source: sa.FromClause = resource.source
     columns: list[Column] = []
-    for name in (*names, "builderid"):
+    for name in names:
         found = resource.up(name)
-        if found is None:
-            columns.append(sa.null())
-            continue
         if len(_tables(found[0])) > len(_tables(source)):
             source = found[0]
         columns.append(found[1])
+    owner = resource.builder()
+    columns.append(sa.null() if owner is None else owner)
     scope = builders.alias("scope")
     projectid = sa.select(scope.c.projectid).where(scope.c.id == columns[-1]).scalar_subquery()
     select = (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from buildapi.data.schema import Resource, embedded_list, field, happens
+import sqlalchemy as sa
+
+from buildapi.data.schema import Column, Condition, Resource, embedded_list, field, happens
 from buildapi.data.sourcestamps import SourceStamp
 from buildapi.data.values import Json
-from buildapi.db.tables import buildset_sourcestamps, buildsets, sourcestamps
+from buildapi.db.tables import buildrequests, buildset_sourcestamps, buildsets, sourcestamps
+
+_OF_SET = buildrequests.c.buildsetid == buildsets.c.id
 
 
 class Buildset(Resource):
@@ -21,6 +25,20 @@ class Buildset(Resource):
         "new": happens("Somebody asks for builds.  Body: also scheduler; no parent_relationship."),
         "complete": happens("All its requests are complete.  Once per set."),
     }
+
+    @classmethod
+    def builder(cls) -> Column:
+        """Return the builder of its requests; null if there are several, or none."""
+        ids = buildrequests.c.builderid
+        only = sa.case((sa.func.min(ids) == sa.func.max(ids), sa.func.min(ids)))
+        return sa.select(only).where(_OF_SET).correlate(buildsets).scalar_subquery()
+
+    @classmethod
+    def visible(cls, hidden: list[Column]) -> Condition:
+        """Return the condition that it asks one visible builder, or none at all."""
+        asked = sa.select(buildrequests.c.id).where(_OF_SET).correlate(buildsets)
+        seen = asked.where(buildrequests.c.builderid.not_in(hidden))
+        return sa.or_(sa.exists(seen), sa.not_(sa.exists(asked)))
 
     bsid: int = field(buildsets.c.id, "Unique id of this build set.")
     external_idstring: str | None = field(

@@ -80,9 +80,7 @@ class Control:
     async def _called(self, path: str, action: str, params: Params, identity: Identity) -> Any:
         match = ROUTER.find(path)
         resource = match.route.resource
-        refusal = self._data.gate.refusal(identity, Action.CONTROL, Scope(resource.plural))
-        if refusal is not None:
-            raise Forbidden(refusal)
+        self._check(identity, Scope(resource.plural))
         # Buildbot's builds take the names of methods in any case.
         word = action.lower() if resource is Build else action
         handler = self._handlers.get((resource, word)) if match.route.kind == "one" else None
@@ -90,10 +88,20 @@ class Control:
             raise NoSuchAction(f"action: {action} is not supported here")
         return await handler(match, params, identity)
 
+    def _check(self, identity: Identity, scope: Scope) -> None:
+        refusal = self._data.gate.refusal(identity, Action.CONTROL, scope)
+        if refusal is not None:
+            raise Forbidden(refusal)
+
     async def _object(self, match: Match, identity: Identity) -> dict[str, Any]:
+        """Read what is to be controlled; Forbidden if the identity may not control this one."""
         elements = match.route.pattern.split("/")
-        path = [match.bound[e.partition(":")[2]] if ":" in e else e for e in elements]
+        path = [str(match.bound[e.partition(":")[2]]) if ":" in e else e for e in elements]
         found: dict[str, Any] = await self._data.get(path, identity=identity)
+        builderid = found.get("builderid")
+        owners = await self._data.get("builders", filters={"builderid": builderid or []})
+        for owner in owners:
+            self._check(identity, Scope(match.route.resource.plural, builderid, owner["projectid"]))
         return found
 
     async def _stop(self, match: Match, params: Params, identity: Identity) -> None:
@@ -148,15 +156,20 @@ class Control:
         found = await self._data.get(
             "builders",
             filters={"name": list(scheduler.builder_names)},
-            fields=["builderid", "name"],
+            fields=["builderid", "name", "projectid"],
+            identity=identity,
         )
         builderids = [row["builderid"] for row in found]
         if wanted.builderid is not None:
             if wanted.builderid not in builderids:
                 raise BadArgument(f"builderid: {name} cannot force builder {wanted.builderid}")
+            found = [row for row in found if row["builderid"] == wanted.builderid]
             builderids = [wanted.builderid]
         if not builderids:
             raise Conflict(f"none of the builders of {name} exists yet")
+        for row in found:
+            scope = Scope(ForceSchedulers.plural, row["builderid"], row["projectid"])
+            self._check(identity, scope)
         properties = {key: (value, SOURCE) for key, value in wanted.properties.items()}
         bsid, brids = await self._data.updates.addBuildset(
             scheduler=name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -14,7 +15,7 @@ from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.data.values import Identifier, Json
 from buildapi.db.connect import Params, Reader
-from buildapi.db.tables import schedulers
+from buildapi.db.tables import builders, schedulers
 from buildapi.errors import NoSuchResource
 
 
@@ -45,8 +46,12 @@ class ForceSchedulers(Plain):
         query: Query,  # noqa: ARG003  filters and window are applied to what is returned
         context: Context,
     ) -> list[Row]:
-        """Return those configured: one by name, all, or those that can force a builder."""
-        known = context.forceschedulers
+        """
+        Return those configured: one by name, all, or those that can force a builder.
+
+        A hidden builder is in no form, and a form of hidden builders alone is not there.
+        """
+        known = _visible(reader, context)
         if "schedulername" in bound:
             if bound["schedulername"] not in known:
                 raise NoSuchResource(f"there is no force scheduler {bound['schedulername']}")
@@ -60,7 +65,23 @@ class ForceSchedulers(Plain):
         return _rows(reader, [s for s in known.values() if builder in s.builder_names])
 
 
+_NAMES = sa.select(builders.c.id, builders.c.name)
 _DISABLED = sa.select(schedulers.c.name).where(schedulers.c.enabled == sa.literal_column("0"))
+
+
+def _visible(reader: Reader, context: Context) -> Mapping[str, ForceScheduler]:
+    if context.restriction is None:
+        return context.forceschedulers
+    hidden = {
+        name
+        for builderid, name in reader.rows(_NAMES, {})
+        if builderid in context.restriction.hidden_builderids
+    }
+    left = {
+        name: replace(it, builder_names=tuple(b for b in it.builder_names if b not in hidden))
+        for name, it in context.forceschedulers.items()
+    }
+    return {name: it for name, it in left.items() if it.builder_names}
 
 
 def _rows(reader: Reader, found: Iterable[ForceScheduler]) -> list[Row]:

@@ -202,7 +202,7 @@ class Resource:
         raise TypeError(f"{cls.__name__} has no path key {sorted(left)}")
 
     @classmethod
-    def up(cls, name: str) -> tuple[sa.FromClause, Column] | None:
+    def up(cls, name: str) -> tuple[sa.FromClause, Column]:
         """
         Return the field ``name`` of this type or of the nearest ancestor, and the joins to it.
         """
@@ -212,7 +212,37 @@ class Resource:
                 return source, level.fields[name].sql(Narrowing())
             if level.parent is not None:
                 source = source.join(level.parent.table, level.parent_on)
+        raise TypeError(f"{cls.__name__} has no field {name}, nor has what it is part of")
+
+    @classmethod
+    def builder(cls) -> Column | None:
+        """
+        Return the SQL of the builder that an object belongs to: null if that is not there any more.
+
+        None: objects of this type belong to no builder.
+        """
+        if "builderid" in cls.fields:
+            return cls.fields["builderid"].sql(Narrowing())
+        if cls.parent is None:
+            return None
+        source: sa.FromClause = cls.parent.table
+        for level in cls.parent.line():
+            if "builderid" in level.fields:
+                found = sa.select(level.fields["builderid"].sql(Narrowing())).select_from(source)
+                return found.where(cls.parent_on).correlate(cls.table).scalar_subquery()
+            if level.parent is not None:
+                source = source.join(level.parent.table, level.parent_on)
         return None
+
+    @classmethod
+    def visible(cls, hidden: list[Column]) -> Condition | None:
+        """
+        Return the condition that an object belongs to none of the ``hidden`` builders.
+
+        What has lost its builder is not visible either: nobody knows whose it was.
+        """
+        owner = cls.builder()
+        return None if owner is None else owner.not_in(hidden)
 
     @classmethod
     def id_column(cls) -> Column:

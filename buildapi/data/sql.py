@@ -31,7 +31,7 @@ from buildapi.data.schema import (
 )
 from buildapi.data.values import ORDERING
 from buildapi.db.connect import Compiled, Params
-from buildapi.db.tables import buildapi_log
+from buildapi.db.tables import buildapi_log, builds
 
 Row = dict[str, Any]
 RowMaker = Callable[[Sequence[Any]], Row]
@@ -101,7 +101,12 @@ def _filter_shape(field: Field, one: Filter) -> tuple[Any, ...]:
     if field.type.kind == "boolean":
         # Only two values exist: which of them pass is part of the shape, and nothing is bound.
         return (one.field, one.op, tuple(v for v in (False, True) if _passes(v, one)))
-    return (one.field, one.op, len(one.values))
+    return (one.field, one.op, _extent(len(one.values)))
+
+
+def _extent(number: int) -> int:
+    # The last value is repeated up to a power of two: lists of any length make few shapes.
+    return 1 << (number - 1).bit_length() if number else 0
 
 
 def _passes(value: bool, one: Filter) -> bool:
@@ -124,9 +129,10 @@ def params_of(bound: Params, query: Query, restriction: Restriction | None) -> P
     """Return the values that a plan of this query's shape wants."""
     params = dict(bound)
     for number, one in enumerate(query.filters):
-        for index, value in enumerate(one.values):
-            if not isinstance(value, bool):
-                params[f"f{number}_{index}"] = value
+        if one.values and isinstance(one.values[0], bool):
+            continue
+        for index in range(_extent(len(one.values))):
+            params[f"f{number}_{index}"] = one.values[min(index, len(one.values) - 1)]
     if query.limit is not None:
         params["limit"] = query.limit
     if query.offset:
@@ -144,8 +150,7 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     resource = shape.resource
     narrowing = Narrowing(shape.pattern, shape.properties)
     source, where = resource.located(shape.pattern)
-    where = [*where, *_filters(shape, narrowing)]
-    source, where = _restricted(shape, source, where)
+    where = [*where, *_filters(shape, narrowing), *_restricted(shape, narrowing)]
     wanted = [resource.fields[name] for name in shape.fields or resource.fields]
     cells = [(field, field.sql(narrowing)) for field in wanted]
     columns: list[Column] = selected(cells)
@@ -236,21 +241,19 @@ def _order(shape: Shape, narrowing: Narrowing) -> list[Any]:
     return [*found, resource.id_column().asc()]
 
 
-def _restricted(
-    shape: Shape, source: sa.FromClause, where: list[Condition]
-) -> tuple[sa.FromClause, list[Condition]]:
-    """Leave out the rows whose builder the gate hides."""
+def _restricted(shape: Shape, narrowing: Narrowing) -> list[Condition]:
+    """Leave out what belongs to a builder that the gate hides, and what is below it in paths."""
     if not shape.restricted:
-        return source, where
-    resource = shape.resource
-    scope = resource.up("builderid")
-    if scope is None:
-        return source, where
-    joined, builderid = scope
+        return []
     hidden: list[Column] = [sa.bindparam(f"g{index}") for index in range(shape.restricted)]
-    ident = resource.id_column()
-    unseen = sa.select(ident).select_from(joined).where(builderid.in_(hidden))
-    return source, [*where, ident.not_in(unseen.correlate(None))]
+    found = [shape.resource.visible(hidden)]
+    if "builderid" in narrowing.keys:
+        found.append(sa.bindparam("builderid").not_in(hidden))
+    if "buildid" in narrowing.keys:
+        build = builds.alias("of_path")
+        its = sa.select(build.c.builderid).where(build.c.id == sa.bindparam("buildid"))
+        found.append(its.scalar_subquery().not_in(hidden))
+    return [condition for condition in found if condition is not None]
 
 
 def _tables(statement: sa.Select[Any]) -> frozenset[str]:
