@@ -11,7 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from buildapi.data.control import Control
 from buildapi.data.gate import ANONYMOUS
-from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
+from buildapi.errors import BuildAPIError, NoSuchPath
 from buildapi.www import jsonrpc
 
 _log = Logger()
@@ -53,9 +53,7 @@ class Actions:
     async def _answer(self, request: Any, path: bytes) -> jsonrpc.Answer:
         body = request.content.read(self._most_bytes + 1)
         if len(body) > self._most_bytes:
-            return jsonrpc.refusal(
-                BadRequest(f"the body is longer than {self._most_bytes} bytes; send less"), None
-            )
+            return jsonrpc.refused(f"the body is longer than {self._most_bytes} bytes; send less")
         call = jsonrpc.parse(body, request.getHeader("content-type"))
         if isinstance(call, jsonrpc.Answer):
             return call

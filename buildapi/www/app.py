@@ -14,6 +14,7 @@ import orjson
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import Deferred
+from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 
 from buildapi.data.api import DataAPI
@@ -169,4 +170,9 @@ class Door(KleinResource):
         """Answer at once what can be; leave the rest to Klein."""
         if request.uri.startswith(_BELOW):
             return self._web.api(request)
+        try:
+            b"/".join([request.getRequestHostname(), *request.postpath]).decode()
+        except UnicodeDecodeError:
+            # Klein would write a traceback into the log about every one.
+            return notFound().render(request)
         return super().render(request)

@@ -77,14 +77,14 @@ class Answer:
 def parse(body: bytes, content_type: str | None) -> Call | Answer:
     """Return the call that a request's body is, or the answer that says why it is none."""
     if content_type is None or content_type.partition(";")[0] != "application/json":
-        return _refused("the content type must be application/json")
+        return refused("the content type must be application/json")
     try:
         root = _load(body)
     except (ValueError, RecursionError):
-        return _refused("the body is not JSON", NOT_JSON)
+        return refused("the body is not JSON", NOT_JSON)
     fault = _fault(root)
     if fault is not None:
-        return _refused(fault)
+        return refused(fault)
     return Call(root["method"], root["id"], root["params"])
 
 
@@ -103,6 +103,11 @@ def refusal(error: Exception, call: Call | None) -> Answer:
         return _error(500, INTERNAL, "internal error", call)
     message = error.fields if isinstance(error, FieldErrors) else error.sentence
     return _error(error.status, _code(error), message, call)
+
+
+def refused(message: str, code: int = INVALID_REQUEST) -> Answer:
+    """Return the answer to a body that is no call."""
+    return _error(BadRequest.status, code, message, None)
 
 
 def _fault(root: Any) -> str | None:
@@ -127,10 +132,6 @@ def _code(error: BuildAPIError) -> int:
             return NOT_NOW
         case _:
             return INVALID_REQUEST
-
-
-def _refused(message: str, code: int = INVALID_REQUEST) -> Answer:
-    return _error(BadRequest.status, code, message, None)
 
 
 def _error(status: int, code: int, message: str | Mapping[str, str], call: Call | None) -> Answer:
