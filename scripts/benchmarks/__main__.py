@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import generate, measure, report, servers, setup
 from benchmarks.measure import Effort, Results
@@ -41,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, seconds = generate.cached(setup.FOLDER, effort.builds)
     if seconds:
         setup.say(f"made {data.name}, {data.stat().st_size / 2**20:.0f} MB, in {seconds:.1f} s")
-    results = Results()
+    facts, results = report.machine(effort), Results()
     run = setup.FOLDER / "run"
     shutil.rmtree(run, ignore_errors=True)
     with processes(run / "logs") as running:
         _measure(given, run, data, running, effort, results)
-    _print(effort, results)
+    _print(facts, results)
     if given.json:
-        given.json.write_text(json.dumps(report.as_json(effort, results), indent=2) + "\n")
+        given.json.write_text(json.dumps(report.as_json(facts, results), indent=2) + "\n")
     return 1 if any(not wrong.startswith("buildbot:") for wrong in results.wrong) else 0
 
 
@@ -103,12 +104,14 @@ def _started(cast: list[Server], running: Processes, results: Results) -> list[S
     return started
 
 
-def _print(effort: Effort, results: Results) -> None:
-    facts = report.machine(effort)
+def _print(facts: dict[str, Any], results: Results) -> None:
+    effort = facts["effort"]
+    rounds = effort["rounds"]
     print(
         f"{facts['cores']} cores, Python {facts['python']}, SQLite {facts['sqlite']}, "
-        f"load by {facts['load']}; {effort.builds:,} builds; "
-        f"{f'the middle one of {effort.rounds} rounds' if effort.rounds > 1 else 'one round'}\n"
+        f"load by {facts['load']}; {effort['builds']:,} builds; "
+        f"{f'the middle one of {rounds} rounds' if rounds > 1 else 'one round'}; "
+        f"load average before: {facts['load_before']:.1f}\n"
     )
     print(report.table(report.chapters(results)))
     if results.equal_rows:

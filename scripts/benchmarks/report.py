@@ -130,8 +130,9 @@ def table(found: Sequence[Chapter]) -> str:
 
 
 def machine(effort: Effort) -> dict[str, Any]:
-    """What the figures depend on."""
+    """What the figures depend on; ask before the run, so that its own work is not in the load."""
     return {
+        "load_before": os.getloadavg()[0],
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -140,10 +141,10 @@ def machine(effort: Effort) -> dict[str, Any]:
     }
 
 
-def as_json(effort: Effort, results: Results) -> dict[str, Any]:
+def as_json(facts: dict[str, Any], results: Results) -> dict[str, Any]:
     """Everything that was measured, for programs."""
     return {
-        "machine": machine(effort),
+        "machine": facts,
         "chapters": [
             {
                 "title": chapter.title,
