@@ -70,9 +70,8 @@ class Opened(Database):
 
     def __init__(self, path: Path, events: Events, **settings: Any) -> None:
         self.committed: list[Committed] = []
-        url = f"sqlite:///{path}"
         super().__init__(
-            Settings(url=url, **settings),
+            Settings(**{"url": f"sqlite:///{path}", **settings}),
             reactor,
             self.committed.append,
             NO_ANNOUNCE,
