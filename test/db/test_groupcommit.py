@@ -501,3 +501,49 @@ def test_a_full_database_keeps_what_it_has(kit: Kit) -> None:
     kit.run(lambda tx: tx.connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert kit.run(adds(large)) == [large]
     assert kit.log_is_whole()
+
+
+FILLS = """
+import resource, signal, sys
+from pathlib import Path
+from buildapi.db import migrate
+from buildapi.db.connect import connector
+from buildapi.db.groupcommit import GroupCommit, Job
+from buildapi.db.tables import masters
+
+path = Path(sys.argv[1])
+target = connector(f"sqlite:///{path}", read_only=False, busy_timeout_s=0)
+migrate.opened(target.alchemy(target.inspector()), writable=True)
+commits = GroupCommit(target, lambda: 0, None, 0)
+commits.open()
+
+def wanted(name):
+    def body(tx):
+        tx.insert(masters, name=name, name_hash=name[:9], active=0, last_active=0)
+        return "stored"
+    (((_, (job,))),) = commits.settled([Job(body)])
+    return job.result
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+print(wanted("before"))
+room(path.with_name(path.name + "-wal").stat().st_size + 8192)
+print(type(wanted("large" * 20_000).value).__name__)
+room(resource.RLIM_INFINITY)
+print(wanted("after"))
+"""
+
+
+def test_a_disk_that_takes_no_more_at_commit_loses_nothing(tmp_path: Path) -> None:
+    """What the system refuses to write fails; with room again, writing goes on."""
+    path = tmp_path / "small.sqlite"
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS, str(path)], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout.split(), done.stderr) == (["stored", "Unavailable", "stored"], "")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        names = connection.execute("SELECT name FROM masters ORDER BY id").fetchall()
+    assert names == [("before",), ("after",)]
