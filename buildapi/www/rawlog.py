@@ -49,13 +49,14 @@ class RawDownload:
         log = await self._data.raw(self._ask)
         if self._gone:
             return
-        self._head(log)
         if self._request.method != b"HEAD":
             self._request.registerProducer(self, True)
             await self._lines(log)
             if self._gone:
                 return
             self._request.unregisterProducer()
+        if not self._request.startedWriting:
+            self._head(log)
         self._request.finish()
 
     def _head(self, log: RawLog) -> None:
@@ -70,31 +71,34 @@ class RawDownload:
             headers.setRawHeaders(b"content-disposition", [disposition])
 
     async def _lines(self, log: RawLog) -> None:
-        if log.num_lines:
-            self._request.write(log.heading)
         first = 0
-        while first < log.num_lines and not self._gone:
+        while first < log.num_lines:
             reached, text = await self._data.database.read(partial(_piece, log=log, first=first))
             if reached == first:
                 _check_never_there(log, first)
                 return
-            first = reached
             if self._wanted is not None:
                 await self._wanted
-            if not self._gone:
-                self._request.write(text)
+            if self._gone:
+                return
+            if first == 0:
+                # Not before: until now it could have become an error.
+                self._head(log)
+                text = log.heading + text
+            self._request.write(text)
+            first = reached
 
     def _failed(self, failure: Failure) -> None:
         if self._gone:
             return
+        self._gone = True
+        self._request.unregisterProducer()
         if not self._request.startedWriting:
             self._refuse(self._request, failure)
             return
         if not failure.check(BuildAPIError):
             _log.failure("a download broke", failure)
         # Half a log must not look like a whole one: break the connection.
-        self._gone = True
-        self._request.unregisterProducer()
         self._request.channel.transport.abortConnection()
 
     def pauseProducing(self) -> None:
