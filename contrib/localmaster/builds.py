@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from buildapi import BuildAPI
 from buildapi.data.results import EXCEPTION, SUCCESS, WARNINGS, worst
-from buildapi.service import BuildAPI
 
 from . import properties
 from .config import Builder, Step

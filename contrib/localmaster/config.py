@@ -47,7 +47,7 @@ from pydantic import (
     ValidationError,
 )
 
-from buildapi.data.forcefields import ForceScheduler
+from buildapi import ForceScheduler
 from buildapi.errors import BadSettings
 
 # A builder's name becomes part of its workers' names, which are identifiers of 50 characters.

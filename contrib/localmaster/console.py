@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from buildapi import Event
 from buildapi.mq.bus import Bus
-from buildapi.mq.event import Event
 
 FOLLOW = Path(__file__).parents[1] / "followlog.py"
 

@@ -18,12 +18,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from buildapi import BuildAPI, Event
 from buildapi.data.results import CANCELLED, RETRY
 from buildapi.db.transaction import Tx
 from buildapi.errors import Stopping
-from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
-from buildapi.service import BuildAPI
 
 from .builds import BuildRun, Order
 from .config import Builder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from buildapi import BuildAPI
 from buildapi.data.results import RETRY
 from buildapi.db.transaction import Tx
-from buildapi.service import BuildAPI
 
 
 async def end_build(

@@ -12,9 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import Logger
 
+from buildapi import BuildAPI
 from buildapi.db.transaction import Tx
 from buildapi.errors import Unavailable
-from buildapi.service import BuildAPI
 
 from .config import GitPoller
 from .process import Reactor

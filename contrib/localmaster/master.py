@@ -10,8 +10,8 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
-from buildapi.service import BuildAPI
-from buildapi.settings import Database, Server, Settings
+from buildapi import BuildAPI, Settings
+from buildapi.settings import Database, Server
 
 from .config import Config, GitPoller
 from .dispatch import Bench, Dispatcher

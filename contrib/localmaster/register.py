@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from buildapi.service import BuildAPI
+from buildapi import BuildAPI
 
 from .config import Builder, Config
 from .dispatch import Bench, Worker

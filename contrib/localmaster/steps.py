@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
+from buildapi import BuildAPI
 from buildapi.data.results import FAILURE, SUCCESS, WARNINGS
-from buildapi.service import BuildAPI
 
 from .config import Step
 from .feed import LogFeed

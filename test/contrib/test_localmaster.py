@@ -66,9 +66,16 @@ name = "patient"
   name = "wait"
   command = "echo waiting; until [ -e ../../go ]; do sleep 0.02; done; echo went"
 
+[[builder]]
+name = "noisy"
+
+  [[builder.step]]
+  name = "count"
+  command = "seq 200000"
+
 [[forcescheduler]]
 name = "force"
-builder_names = ["whole", "broken", "patient"]
+builder_names = ["whole", "broken", "patient", "noisy"]
 fields = [{type = "text", name = "flavour", default = "sour"}]
 '''
 
@@ -163,7 +170,7 @@ async def test_a_master_says_what_it_has(master: LocalMaster) -> None:
     """Builders, workers, schedulers and the master itself can be read."""
     builders = await rows(master, "builders?order=builderid")
 
-    assert [b["name"] for b in builders] == ["whole", "broken", "patient"]
+    assert [b["name"] for b in builders] == ["whole", "broken", "patient", "noisy"]
     assert builders[0]["description"] == "A bit of everything"
     assert sorted(builders[0]["tags"]) == ["demo", "quick"]
     (me,) = await rows(master, "masters")
@@ -175,7 +182,7 @@ async def test_a_master_says_what_it_has(master: LocalMaster) -> None:
     (scheduler,) = await rows(master, "schedulers")
     assert scheduler["master"]["masterid"] == me["masterid"]
     (forced,) = await rows(master, "forceschedulers")
-    assert forced["builder_names"] == ["whole", "broken", "patient"]
+    assert forced["builder_names"] == ["whole", "broken", "patient", "noisy"]
 
 
 @pytest_twisted.ensureDeferred
@@ -234,6 +241,19 @@ async def test_a_build_is_recorded_whole(master: LocalMaster) -> None:
     assert {line[0] for line in lines} == {"o", "h"}
     (request,) = await rows(master, f"buildrequests/{brid}")
     assert (request["complete"], request["results"]) == (True, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_noisy_command_is_stored_line_by_line(master: LocalMaster) -> None:
+    """Everything is there, in order, in far fewer appends than lines."""
+    appends = RecordingSubscriber(master.api, "build.*.step.*.log.*.append")
+    done = happened(master, "buildrequest.*.complete")
+    await force(master, "noisy")
+    await done
+
+    lines = (await text(master, "builds/1/steps/0/logs/stdio/raw_inline")).splitlines()
+    assert lines[5:-1] == [str(n) for n in range(1, 200_001)]
+    assert len(appends.events) < 1000
 
 
 @pytest_twisted.ensureDeferred
