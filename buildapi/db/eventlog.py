@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from buildapi.db.connect import Reader
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """An event before its commit: all but its position and time."""
 
     topic: str
