@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from buildapi.testing import WebSocketClient, Wire, a_log, in_memory_api, result_of
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -62,3 +64,25 @@ def test_the_curl_transcript_is_what_the_server_answers(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads(answer)
     said = example("Serve a database", "console").splitlines()[-1]
     assert greeting == said.replace("//srv/ci/state", "/buildapi").replace("8010", port) + "\n"
+
+
+def test_the_frames_are_understood() -> None:
+    """Both names of an event can be subscribed to, and the log comes to its end."""
+    api = in_memory_api()
+    logid = result_of(a_log(api))
+    result_of(api.data.updates.appendLog(logid, "ohello\n"))
+    ws = WebSocketClient(Wire(api))
+    replies = [
+        ws.ask(**json.loads(line)) for line in example("Follow it live", "json").splitlines()
+    ]
+    result_of(api.data.updates.finishLog(logid))
+    result_of(api.data.updates.finishBuild(1, 0))
+
+    assert [reply["code"] for reply in replies] == [200, 200, 200]
+    frames = ws.sync()
+    assert {frame["k"] for frame in frames if "k" in frame} == {
+        "build.1.finished",
+        "builds/1/finished",
+    }
+    assert [frame["content"] for frame in frames if "content" in frame] == ["ohello\n"]
+    assert {"sub": 3, "end": {"num_lines": 1, "complete": True}} in frames

@@ -131,16 +131,6 @@ class Housekeeping(MasterUpdates, BuilderUpdates, SchedulerUpdates, WorkerUpdate
             for (masterid,) in tx.rows(_INACTIVE, {}):
                 self._stopped(tx, masterid, force=True)
 
-    @update
-    def recoverMaster(self, tx: Tx, masterid: Id) -> None:
-        """
-        Clear up after the last run of a master that was killed: its builds end as RETRY.
-
-        For a master at its own start, before it makes any build.
-        """
-        must_exist(tx, Master, masterid)
-        release_work(tx, masterid)
-
     def _stopped(self, tx: Tx, masterid: int, *, force: bool) -> None:
         was_active = must_exist(tx, Master, masterid)[3]
         if not was_active and not force:
