@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -170,16 +171,14 @@ class Database:
         self._ticks_left = TICKS_PER_READ
         try:
             return work(reader)
-        except sqlite3.OperationalError as error:
+        except (TooLarge, sqlite3.OperationalError) as error:
             # Interrupted by the budget, or a lock that nobody may wait for here.
-            self._end_snapshot(reader)
+            self._end_snapshot(reader, error)
             self._exile(shape)
             raise TooLarge from error
-        except TooLarge:
-            self._exile(shape)
-            raise
-        except sqlite3.Error as error:
-            raise self.connector.explained(error) from error
+        except Exception as error:  # noqa: BLE001  raised on, as what people understand
+            self._end_snapshot(reader, error)
+            raise self.connector.explained(error) from None
 
     def close(self) -> Deferred[None]:
         """
@@ -230,9 +229,11 @@ class Database:
         self._ticks_left -= 1
         return self._ticks_left < 0
 
-    def _end_snapshot(self, reader: Reader) -> None:
-        # The budget may have interrupted the very end of a snapshot, which then would never end:
-        # from that moment on every read here would show the past.
+    def _end_snapshot(self, reader: Reader, error: Exception) -> None:
+        """End what would make every later read on this connection show the past."""
+        # A cursor that is still open in a frame of the traceback holds its snapshot.
+        clear_frames(error.__traceback__)
+        # The budget may have interrupted the very COMMIT that ends one.
         self._ticks_left = TICKS_PER_READ
         if not self.connector.in_memory and self.connector.in_transaction(reader.connection):
             reader.connection.execute("ROLLBACK")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -118,7 +119,7 @@ class ReaderThread(Thread):
         try:
             return self._read(reading.work)
         except BaseException as error:  # noqa: BLE001  whatever it is belongs to who asked
-            self._mend()
+            self._end_snapshot(error)
             return Failure(self._connector.explained(error))
 
     def _read(self, work: Read) -> Any:
@@ -140,8 +141,10 @@ class ReaderThread(Thread):
             )
         return self._reader
 
-    def _mend(self) -> None:
-        """Part with a connection on which a snapshot did not end: it would read the past."""
+    def _end_snapshot(self, error: BaseException) -> None:
+        """End what would make every later read on this connection show the past."""
+        # A cursor that is still open in a frame of the traceback holds its snapshot.
+        clear_frames(error.__traceback__)
         if self._reader is not None and self._connector.in_transaction(self._reader.connection):
             self._close()
 

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from buildapi.db.connect import Reader
 from buildapi.db.engine import EXILE_S, MOST_EXILED, TooLarge
-from buildapi.errors import NoSuchResource, Stopping, Unavailable
+from buildapi.errors import CorruptChunk, NoSuchResource, Stopping, Unavailable
 
 if TYPE_CHECKING:
     from test.db.conftest import Opener
@@ -125,6 +125,31 @@ async def test_a_read_that_was_interrupted_leaves_no_snapshot_open(opening: Open
         await database.add(f"m{number}")
 
         assert len(database.inline("names", names)) == number + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_read_that_failed_in_the_middle_does_not_hold_its_snapshot(
+    opening: Opener,
+) -> None:
+    """Even while somebody still looks at the error, and so at the open cursor."""
+    database = await opening(reader_threads=1)
+    for name in "ab":
+        await database.add(name)
+
+    def fails(reader: Reader) -> None:
+        cursor = reader.connection.execute("SELECT name FROM masters")
+        raise CorruptChunk(f"{cursor.fetchone()} is damaged")
+
+    with pytest.raises(CorruptChunk) as inline_error:
+        database.inline("fails", fails)
+    with pytest.raises(CorruptChunk) as pool_error:
+        await database.read(fails)
+    await database.add("c")
+
+    assert database.inline("names", names) == ["a", "b", "c"]
+    assert await database.read(names) == ["a", "b", "c"]
+    assert inline_error.tb
+    assert pool_error.tb
 
 
 @pytest_twisted.ensureDeferred
