@@ -19,6 +19,7 @@ import pytest
 import pytest_twisted
 import sqlalchemy as sa
 
+from buildapi.db import eventlog
 from buildapi.db.connect import Reader, connector
 from buildapi.db.engine import TooLarge
 from buildapi.db.tables import alembic_version, indexes, masters, metadata, own
@@ -127,6 +128,37 @@ async def test_reading_only_changes_no_byte(opening: Opener, path: Path, journal
         await database.add("a")
     await database.close()
     assert (fingerprint(path), content(path)) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_killed_master_left_in_its_wal_is_read(opening: Opener, path: Path) -> None:
+    """Reading only, too; and neither file changes by it."""
+    database = await opening()
+    await database.add("a")
+    # The same files, as they are at this moment, without their owner.
+    left = path.with_name("left.sqlite")
+    wal = left.with_name("left.sqlite-wal")
+    shutil.copy(path, left)
+    shutil.copy(path.with_name("state.sqlite-wal"), wal)
+    before = fingerprint(left), fingerprint(wal)
+    reader = await opening(url=f"sqlite:///{left}", read_only=True)
+
+    assert reader.identity == database.identity
+    assert await reader.read(eventlog.newest) == 1
+    await reader.close()
+    assert (fingerprint(left), fingerprint(wal)) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_beside_a_writer_sees_what_it_writes(opening: Opener) -> None:
+    """A second server may read, and follow the log."""
+    writer = await opening()
+    reader = await opening(read_only=True)
+    await writer.add("a")
+
+    assert reader.inline("newest", eventlog.newest) == 1
+    events = await reader.read(lambda reader: eventlog.stored(reader, 0, 10))
+    assert [event.topic for event in events] == ["master.1.new"]
 
 
 @pytest_twisted.ensureDeferred
