@@ -32,6 +32,7 @@ class WebSocketClient:
         self.status: int | None = None
         self.frames: list[Any] = []
         self.ended: tuple[int, str] | None = None
+        # What has been asked: None, until the reply has come.
         self._replies: dict[int, Any] = {}
         self._numbers = count(1_000_000)
         self._received = bytearray()
@@ -58,8 +59,9 @@ class WebSocketClient:
     def asked(self, cmd: str, **arguments: Any) -> Deferred[Any]:
         """Send a command, and fire with its reply."""
         number = next(self._numbers)
+        self._replies[number] = None
         self.send({"cmd": cmd, "_id": number, **arguments})
-        return Deferred.fromCoroutine(self._reply(arguments.get("_id", number)))
+        return Deferred.fromCoroutine(self._reply(number))
 
     def until(self, satisfied: Callable[[list[Any]], object]) -> Deferred[list[Any]]:
         """Fire with the frames as soon as ``satisfied(frames)``, or at the connection's end."""
@@ -97,13 +99,13 @@ class WebSocketClient:
         elif opcode == 0x1:
             value = json.loads(payload)
             number = value.get("_id")
-            if isinstance(number, int) and "sub" not in value:
+            if type(number) is int and number in self._replies:
                 self._replies[number] = value
             else:
                 self.frames.append(value)
 
     async def _reply(self, number: int) -> Any:
-        await self._until(lambda: number in self._replies)
+        await self._until(lambda: self._replies[number])
         return self._replies.pop(number)
 
     async def _until(self, satisfied: Callable[[], object]) -> list[Any]:

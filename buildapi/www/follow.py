@@ -118,10 +118,13 @@ class Follower:
 
     def stop(self) -> None:
         """Send nothing more."""
+        self._hear_no_more()
+        self._wake()
+
+    def _hear_no_more(self) -> None:
         self._stopped = True
         if self._listener is not None:
             self._listener.close()
-        self._wake()
 
     async def _followed(self, found: Target) -> None:
         try:
@@ -131,7 +134,7 @@ class Follower:
             if logid is not None:
                 await self._streamed(logid)
         finally:
-            self.stop()
+            self._hear_no_more()
 
     async def _streamed(self, logid: int) -> None:
         # Subscribe before the first read: a line appended in between would never wake us.
