@@ -1,0 +1,141 @@
+"""What a body may do: rows that are written later, in few statements, and read as if they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+
+from buildapi.db import migrate
+from buildapi.db.connect import connector
+from buildapi.db.eventlog import Draft
+from buildapi.db.tables import buildapi_events, builds, logs, masters, metadata, own
+from buildapi.db.transaction import ROWS_PER_INSERT, Announce, Tx
+
+NAMES = sa.select(masters.c.name).order_by(masters.c.id)
+
+
+@pytest.fixture
+def tx() -> Iterator[Tx]:
+    """Give a transaction on a new database in memory, and undo it."""
+    target = connector("sqlite://", read_only=False, busy_timeout_s=0)
+    connection = target.writer()
+    migrate.opened(target.alchemy(connection), writable=True)
+    connection.execute("BEGIN IMMEDIATE")
+    yield Tx(connection, target.dialect, 0, 1000.5, {}, cast("Announce", None))
+    connection.execute("ROLLBACK")
+    target.forget()
+
+
+class Counting:
+    """A connection that counts its statements by their first word."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.words: list[str] = []
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        """Count a statement, and run it."""
+        self.words.append(sql.split(maxsplit=1)[0])
+        return self.real.execute(sql, *parameters)
+
+
+def a_row(name: str) -> tuple[Any, ...]:
+    """Return a row of the table of masters."""
+    return (None, name, name, 0, 0)
+
+
+def say(tx: Tx) -> None:
+    """Say that something happened."""
+    tx.say(Draft("master.1.new", (), b"{}"))
+
+
+def test_rows_that_are_written_later_need_few_statements(tx: Tx) -> None:
+    """So do events, and changes of a column."""
+    tx.connection = Counting(tx.connection)
+    for number in range(ROWS_PER_INSERT):
+        tx.insert_later(masters, a_row(f"m{number}"))
+        tx.change_later(masters, number + 1, "active", 1)
+        say(tx)
+    tx.flush()
+    tx.flush()
+
+    assert tx.connection.words == ["INSERT", "UPDATE", "INSERT"]
+
+
+def test_every_row_is_written_however_many_there_are(tx: Tx) -> None:
+    """In the order in which they were given."""
+    names = [f"m{number:03}" for number in range(2 * ROWS_PER_INSERT + 1)]
+    for name in names:
+        tx.insert_later(masters, a_row(name))
+        say(tx)
+    tx.flush()
+
+    assert [name for (name,) in tx.rows(NAMES, {})] == names
+    positions = tx.rows(sa.select(buildapi_events.c.seq).order_by(buildapi_events.c.seq), {})
+    assert [seq for (seq,) in positions] == list(range(1, len(names) + 1))
+
+
+def test_a_select_sees_what_is_written_later(tx: Tx) -> None:
+    """A body need not know when its rows are written."""
+    tx.insert_later(masters, a_row("a"))
+    tx.change_later(masters, 1, "active", 1)
+
+    assert tx.first(sa.select(masters.c.name, masters.c.active), {}) == ("a", 1)
+
+
+def test_the_last_of_several_changes_counts(tx: Tx) -> None:
+    """A log that grew by three appends has one number of lines."""
+    ident = tx.insert(logs, name="x", slug="x", stepid=1, complete=0, num_lines=0, type="s")
+    for lines in (1, 2, 7):
+        tx.change_later(logs, ident, "num_lines", lines)
+
+    assert tx.first(sa.select(logs.c.num_lines), {}) == (7,)
+
+
+def test_a_change_now_comes_after_the_changes_that_waited(tx: Tx) -> None:
+    """The order is that of the body."""
+    ident = tx.insert(masters, name="a", name_hash="a", active=0, last_active=0)
+    tx.change_later(masters, ident, "active", 1)
+    tx.change(masters, ident, active=2)
+
+    assert tx.first(sa.select(masters.c.active), {}) == (2,)
+
+
+def test_what_is_undone_leaves_nothing_waiting(tx: Tx) -> None:
+    """Neither rows nor changes, events or memories; what came before stays, and its numbers."""
+    first = tx.insert(masters, name="a", name_hash="a", active=0, last_active=0)
+    say(tx)
+    tx.flush()
+    mark = tx.guard()
+    tx.insert(masters, name="b", name_hash="b", active=0, last_active=0)
+    tx.insert_later(masters, a_row("c"))
+    tx.change_later(masters, first, "active", 1)
+    tx.memory["c"] = "there"
+    say(tx)
+    tx.undo(mark)
+    say(tx)
+    tx.flush()
+
+    assert tx.rows(sa.select(masters.c.name, masters.c.active), {}) == [("a", 0)]
+    assert tx.rows(sa.select(buildapi_events.c.seq), {}) == [(1,), (2,)]
+    assert tx.seq == 2
+    assert not tx.memory
+
+
+def test_the_transaction_knows_what_it_touched(tx: Tx) -> None:
+    """By it others know which of their totals still hold."""
+    tx.insert_later(masters, a_row("a"))
+    tx.change_later(builds, 1, "results", 0)
+    tx.run(sa.delete(logs))
+
+    assert tx.touched == {"masters", "builds", "logs"}
+
+
+def test_the_widest_table_fits_in_a_statement() -> None:
+    """SQLite before 3.32 took 999 values at once; nothing here comes near today's limit."""
+    widest = max(len(table.columns) for table in [*metadata.sorted_tables, *own.sorted_tables])
+
+    assert widest * ROWS_PER_INSERT <= 999
