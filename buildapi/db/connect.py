@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import sqlite3
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -165,6 +166,8 @@ class SQLite:
         if self.in_memory:
             if self._shared is None:
                 self._shared = self._connect(MEMORY, timeout, uri=False)
+                # Tests of embedders need not stop their service; Python 3.13 would complain.
+                weakref.finalize(self, self._shared.close)
             return self._shared
         connection = self._connect(f"file:{quote(self._file)}?{mode}", timeout, uri=True)
         try:
