@@ -76,18 +76,26 @@ class WebSocketClient:
         self.connection.send(masked(opcode, payload))
 
     def read(self) -> None:
-        """Read what has come."""
-        self._received += self.connection.take()
-        if self.status is None and b"\r\n\r\n" in self._received:
-            head, _, rest = bytes(self._received).partition(b"\r\n\r\n")
-            self.status = int(head.split()[1])
+        """Read what has come, and what comes because of that."""
+        while taken := self.connection.take():
+            self._received += taken
+            if self.status is None:
+                self._shake_hands()
+            if self.status == 101:  # noqa: PLR2004  Switching Protocols
+                self._read_frames()
+
+    def _shake_hands(self) -> None:
+        answer, end, rest = bytes(self._received).partition(b"\r\n\r\n")
+        if end:
+            self.status = int(answer.split()[1])
             self._received = bytearray(rest)
-        if self.status == 101:  # noqa: PLR2004  Switching Protocols
-            at = 0
-            while (found := _frame(self._received, at)) is not None:
-                opcode, payload, at = found
-                self._heard(opcode, payload)
-            del self._received[:at]
+
+    def _read_frames(self) -> None:
+        at = 0
+        while (found := _frame(self._received, at)) is not None:
+            opcode, payload, at = found
+            self._heard(opcode, payload)
+        del self._received[:at]
 
     def _heard(self, opcode: int, payload: bytes) -> None:
         if opcode == 0x8:  # noqa: PLR2004  close

@@ -87,6 +87,7 @@ class Web:
         """Answer whatever comes below /api/v2 and has not come by the door."""
         return API(self)
 
+    @app.route("/ws/")
     @app.route("/ws", branch=True)
     def ws(self, request: Any) -> IResource:  # noqa: ARG002  the resource takes it over
         """Open a WebSocket."""

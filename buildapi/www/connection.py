@@ -25,6 +25,7 @@ from buildapi.settings import Limits, Settings
 from buildapi.www.cors import Cors, own_origin
 from buildapi.www.ws import Client
 
+TEXT = 1
 TOO_SLOW = 4008
 GOING_AWAY = 1001
 
@@ -171,11 +172,13 @@ class Socket(WebSocketServerProtocol):
     def _write(self, payload: bytes) -> None:
         # A frame may come after our closing, or after the client's.
         if self.state == WebSocketProtocol.STATE_OPEN:
-            self.sendMessage(payload)  # type: ignore[no-untyped-call]
+            # Not sendMessage, which holds what we send to the limit for what clients send.
+            self.sendFrame(opcode=TEXT, payload=payload)
 
     def _too_slow(self) -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:
             self.sendClose(TOO_SLOW, "this client reads too slowly; connect again")
+            self._end()
 
 
 class _Call:
@@ -224,6 +227,8 @@ class Sockets(WebSocketServerFactory):
             maxMessagePayloadSize=settings.limits.frame_bytes,
             maxFramePayloadSize=settings.limits.frame_bytes,
             webStatus=False,
+            # Whether "null" is an origin that may come in, onConnect decides as for all others.
+            allowNullOrigin=True,
             failByDrop=False,
             closeHandshakeTimeout=CLOSE_WITHIN_S,
             # A peer that has gone without a word is noticed within a minute.

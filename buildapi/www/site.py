@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakSet
 
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
 
@@ -33,6 +35,11 @@ class Channel(HTTPChannel):
         """Be known to the site."""
         super().connectionMade()  # type: ignore[no-untyped-call]  # only partly annotated
         self.site.channels.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Be forgotten."""
+        self.site.channels.discard(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002  Twisted's signature
         """Say so, and hang up."""
