@@ -119,7 +119,12 @@ class SQLite:
         """Open the connection that writes: WAL, and every commit on disk before it returns."""
         # The file exists by now. To make an empty one in the place of one that was lost is no help.
         connection = self._open(
-            "mode=rw", self._busy_timeout_s, "journal_mode=WAL", "synchronous=FULL"
+            "mode=rw",
+            self._busy_timeout_s,
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            # While somebody reads for long the WAL grows; afterwards it need not stay so.
+            "journal_size_limit=67108864",
         )
         read_leniently(connection)
         return connection
@@ -156,11 +161,16 @@ class SQLite:
     def _reading_mode(self) -> str:
         if not self.read_only:
             return "mode=rw"
+        # Where SQLite may not make the files beside it, a database with a WAL can't be opened, not
+        # even to read. Without a -wal nobody is writing, and it may be taken for immutable.
         frozen = not os.access(Path(self._file).parent, os.W_OK)
-        # Without permission to make -shm a read-only open fails; immutable is right if no -wal is.
-        if frozen and not Path(f"{self._file}-wal").exists():
+        if frozen and not Path(f"{self._file}-wal").exists() and self._is_wal():
             return "mode=ro&immutable=1"
         return "mode=ro"
+
+    def _is_wal(self) -> bool:
+        with Path(self._file).open("rb") as file:
+            return file.read(20)[18:] == b"\2\2"
 
     def _open(self, mode: str, timeout: float, *pragmas: str) -> sqlite3.Connection:
         if self.in_memory:

@@ -382,6 +382,23 @@ def test_a_connection_lost_in_the_middle_is_made_anew(kit: Kit, unreliable: Unre
     assert kit.log_is_whole()
 
 
+def test_no_empty_database_is_made_in_the_place_of_a_lost_one(kit: Kit, tmp_path: Path) -> None:
+    """Somebody moved the file away: writing goes on when it is back."""
+    kit.run(adds("a"))
+    kit.commits.close()
+    path = Path(kit.target.path)
+    path.rename(tmp_path / "away")
+
+    (error,) = kit.run(adds("b"))
+
+    assert isinstance(error, Unavailable)
+    assert not path.exists()
+    (tmp_path / "away").rename(path)
+    assert kit.run(adds("c")) == ["c"]
+    assert kit.names == ["a", "c"]
+    assert kit.log_is_whole()
+
+
 @pytest.mark.parametrize("statement", ["BEGIN", "INSERT", "COMMIT"])
 def test_a_busy_database_is_tried_again(kit: Kit, unreliable: Unreliable, statement: str) -> None:
     """Whichever statement meets the lock; the batch is stored once."""
