@@ -1,0 +1,154 @@
+"""How much SQL a request is: the same few statements, however many rows there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from buildapi.data.api import ROUTER
+from buildapi.data.query import MOST_CONTAINED, MOST_VALUES
+from buildapi.data.router import Route
+from buildapi.service import BuildAPI
+from buildapi.testing import result_of
+
+MANY = 30
+
+
+def statements(api: BuildAPI, path: Any, **query: Any) -> list[str]:
+    """Return the SQL that answers a request."""
+    reader = api.data.database._inline
+    assert reader is not None
+    traced: list[str] = []
+    reader.connection.set_trace_callback(traced.append)
+    api.data.get(path, **query).addErrback(lambda _: None)
+    reader.connection.set_trace_callback(None)
+    return traced
+
+
+def more_of_everything(api: BuildAPI, logid: int) -> None:
+    """Make many of whatever there is: builders, workers, builds, steps, logs, changes."""
+    updates = api.data.updates
+    for number in range(MANY):
+        name = f"more-{number}"
+        builderid = result_of(updates.findBuilderId(name))
+        workerid = result_of(updates.findWorkerId(name))
+        result_of(updates.findSchedulerId(name))
+        result_of(updates.addChange(author=name, files=[name], properties={name: 1}))
+        _, brids = result_of(
+            updates.addBuildset(
+                builderids=[1, builderid],
+                sourcestamps=[{"revision": name}],
+                properties={name: (1, "test")},
+            )
+        )
+        buildid, _ = result_of(updates.newBuild(1, brids[1], workerid))
+        result_of(updates.setBuildProperty(1, name, 1, "test"))
+        result_of(updates.setBuildProperty(buildid, name, 1, "test"))
+        result_of(updates.addStep(1, name))
+        result_of(updates.addLog(1, name, "s"))
+        result_of(updates.appendLog(logid, f"o{name}\n"))
+    result_of(updates.updateBuilderList(1, [f"more-{number}" for number in range(MANY)]))
+
+
+def path_of(route: Route) -> list[str]:
+    """Return a path of this route, to the first of everything."""
+    named = {"buildername": "runtests", "name": "worker-1", "step_name": "compile"}
+    named |= {"log_slug": "stdio", "schedulername": "force", "step_number": "0"}
+    return [
+        named.get(e.partition(":")[2], "1") if ":" in e else e for e in route.pattern.split("/")
+    ]
+
+
+def test_the_number_of_statements_does_not_grow_with_rows(api: BuildAPI, logid: int) -> None:
+    """On every path, with all properties, filtered, ordered and paged, or not."""
+    result_of(api.data.updates.appendLog(logid, "oone\n"))
+    result_of(api.data.updates.addChange(author="alice"))
+    page = {"limit": 10, "offset": 1, "properties": "*"}
+    routes = [route for route in ROUTER.routes if "raw" not in route.kind]
+    before = [len(statements(api, path_of(r))) for r in routes]
+    before_pages = [len(statements(api, path_of(r), **page)) for r in routes]
+    more_of_everything(api, logid)
+
+    for route, few, few_of_page in zip(routes, before, before_pages, strict=True):
+        assert len(statements(api, path_of(route))) == few, route.pattern
+        assert len(statements(api, path_of(route), **page)) <= few_of_page + 1, route.pattern
+        assert few <= 5, route.pattern
+
+
+@pytest.mark.usefixtures("logid")
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTER.routes if r.kind == "one"], ids=lambda r: r.pattern
+)
+def test_one_object_is_one_statement(api: BuildAPI, route: Route) -> None:
+    """However deep its path is; only what is no row of a table needs a few more."""
+    traced = statements(api, path_of(route))
+
+    if route.resource.plural in ("logchunks", "properties", "forceschedulers"):
+        assert len(traced) <= 4
+    else:
+        (statement,) = traced
+        assert statement.startswith("SELECT")
+
+
+@pytest.mark.usefixtures("logid")
+def test_the_deepest_path_is_one_joined_select(api: BuildAPI) -> None:
+    """From the name of a builder to the log of a step, three joins away."""
+    path = "builders/runtests/builds/1/steps/compile/logs/stdio"
+    (statement,) = statements(api, path)
+
+    assert result_of(api.data.get(path))["logid"] == 1
+    assert statement.count(" JOIN ") == 3
+    assert "FROM (SELECT" not in statement
+
+
+@pytest.mark.usefixtures("buildid")
+def test_a_list_is_read_in_one_snapshot(api: BuildAPI) -> None:
+    """Its position, its rows, its total: between BEGIN and COMMIT."""
+    begin, position, rows, commit = statements(api, "builds")
+    _, _, _, total, _ = statements(api, "builds", limit=0)
+
+    assert (begin, commit) == ("BEGIN", "COMMIT")
+    assert position.startswith("SELECT seq")
+    assert "FROM builds" in rows
+    assert "count(*)" in total
+
+
+@pytest.mark.usefixtures("buildid")
+def test_a_total_that_a_page_tells_is_not_counted(api: BuildAPI) -> None:
+    """The last page, and one that has room left, end at the total."""
+    assert len(statements(api, "builds", limit=5)) == 4
+    assert len(statements(api, "builds", limit=1)) == 5
+    assert len(statements(api, "builds", limit=1)) == 4, "it is remembered"
+
+
+@pytest.mark.usefixtures("buildid")
+def test_as_many_values_as_are_allowed_can_be_asked_for(api: BuildAPI) -> None:
+    """The limits of the query parser are within those of the database."""
+    many = {"buildid": range(MOST_VALUES), "number__ne": range(2, MOST_VALUES)}
+    texts = [f"x{number}" for number in range(MOST_CONTAINED - 1)]
+
+    assert len(result_of(api.data.get("builds", filters=many))) == 1
+    contained = {"state_string__contains": [*texts, "start"]}
+    assert len(result_of(api.data.get("builds", filters=contained))) == 1
+
+
+@pytest.mark.usefixtures("buildid")
+def test_lists_of_any_length_share_few_plans(api: BuildAPI) -> None:
+    """A poller that asks for other builds each time must not fill the memory with SQL."""
+    asked = {
+        api.data.understood(
+            "builds", "&".join(["buildid=1", *(f"buildid={n}" for n in range(most))])
+        ).plan
+        for most in range(2, 60)
+    }
+
+    assert len({id(plan) for plan in asked}) <= 6
+
+
+def test_what_is_always_the_same_is_not_selected(api: BuildAPI) -> None:
+    """Properties that nobody asks for cost nothing; a field can still be all that is wanted."""
+    (page,) = [s for s in statements(api, "builds", fields="properties") if "FROM builds" in s]
+
+    assert page.startswith("SELECT 1")
+    assert list(result_of(api.data.get("builds", fields="properties"))) == []
