@@ -73,16 +73,20 @@ class Totals:
 
     def changed(self, tables: Iterable[str], seq: int) -> None:
         """Take note that the batch up to ``seq`` changed these tables."""
+        # A batch without events changed them behind that position, not at it.
+        changed_at = seq if seq > self.published else seq + 1
         self.published = seq
         for table in tables:
-            self._changed[table] = seq
+            self._changed[table] = changed_at
 
     def get(self, key: Any, tables: Iterable[str], seq: int) -> int | None:
         """Return the number for a snapshot at ``seq``, if it is known."""
         known = self._known.get(key)
-        if known is None or seq > self.published:
+        if known is None:
             return None
         counted_at, total = known
+        if max(seq, counted_at) > self.published:
+            return None
         unchanged = all(self._changed.get(table, 0) <= min(counted_at, seq) for table in tables)
         return total if unchanged else None
 
