@@ -155,6 +155,8 @@ def _wanted(given: Any) -> int | Source:
         return given
     if not isinstance(given, dict):
         raise ValueError("a source stamp is an id or a dictionary")  # noqa: TRY004  pydantic's way to say it
+    if given.get("patch") is not None:
+        raise ValueError("patch: give patch_body and what else there is of it, or the ssid")
     patch = {n: given[f"patch_{n}"] for n in _PATCH if given.get(f"patch_{n}") is not None}
     parts = {n: v for n, v in given.items() if n.removeprefix("patch_") not in _PATCH}
     try:
