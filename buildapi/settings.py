@@ -132,9 +132,6 @@ class Events:
 
     keep_days: Span = setting(7.0, "Days after which events are forgotten.")
     keep_count: Count = setting(1_000_000, "Events that are kept at most.")
-    control_ttl_s: Span = setting(
-        60.0, "Seconds after which a message to a master, such as a stop, is too old to be obeyed."
-    )
 
 
 @dataclass(frozen=True)
