@@ -111,8 +111,11 @@ def _brought_in(this: Condition) -> Condition:
         .correlate(ours)
         .scalar_subquery()
     )
-    start = sa.select(_newest_change(ours.c.id).label("changeid"), stop.label("stop")).cte(
-        "chain", recursive=True
+    # Without an explicit FROM the sub-selects would take all source stamps for one.
+    start = (
+        sa.select(_newest_change(ours.c.id).label("changeid"), stop.label("stop"))
+        .select_from(ours)
+        .cte("chain", recursive=True)
     )
     child = changes.alias("child")
     chain = start.union(
