@@ -56,6 +56,10 @@ class WebSocketClient:
         assert self.ask("ping")["msg"] == "pong"  # noqa: S101  a test kit asserts
         return self.frames
 
+    def opened(self) -> Deferred[Any]:
+        """Fire after the handshake; what is sent before may be lost, as RFC 6455 has it."""
+        return Deferred.fromCoroutine(self._until(lambda: self.status))
+
     def asked(self, cmd: str, **arguments: Any) -> Deferred[Any]:
         """Send a command, and fire with its reply."""
         number = next(self._numbers)
