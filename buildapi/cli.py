@@ -110,11 +110,11 @@ def serve(settings: Settings, verbose: bool) -> None:
 
 
 async def _serve(reactor: Any, settings: Settings) -> None:
-    api = BuildAPI(settings, reactor=reactor)
-    # The reactor waits for it, whether a signal or an error ends the process.
-    reactor.addSystemEventTrigger("before", "shutdown", api.stopService)
-    api.startService()
     try:
+        api = BuildAPI(settings, reactor=reactor)
+        # The reactor waits for it, whether a signal or an error ends the process.
+        reactor.addSystemEventTrigger("before", "shutdown", api.stopService)
+        api.startService()
         await api.ready()
     except BuildAPIError as error:
         click.ClickException(error.sentence).show()

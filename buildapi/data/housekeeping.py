@@ -31,6 +31,8 @@ from buildapi.db.transaction import Tx
 
 # A master that has not said for ten minutes that it runs is lost.
 EXPIRY_S = 600
+# What a build and a step say that their master left behind.
+INTERRUPTED = "interrupted: the master has gone"
 
 _BUILDS = (
     sa.select(builds.c.id)
@@ -84,7 +86,9 @@ def finish_step(tx: Tx, stepid: int, results: int) -> None:
         tx.change(logs, logid, complete=1)
         tx.memory.pop(("log", logid), None)
         tx.emit(Log, logid, "complete")
-    tx.change(steps, stepid, complete_at=tx.now, results=results, hidden=0)
+    tx.change(
+        steps, stepid, complete_at=tx.now, results=results, hidden=0, state_string=INTERRUPTED
+    )
     tx.emit(Step, stepid, "finished")
 
 
@@ -92,7 +96,7 @@ def finish_build(tx: Tx, buildid: int, results: int) -> None:
     """End a build with its steps and logs."""
     for (stepid,) in tx.rows(_STEPS, {"buildid": buildid}):
         finish_step(tx, stepid, results)
-    tx.change(builds, buildid, complete_at=tx.now, results=results)
+    tx.change(builds, buildid, complete_at=tx.now, results=results, state_string=INTERRUPTED)
     tx.emit(Build, buildid, "finished")
 
 
