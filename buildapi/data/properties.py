@@ -14,6 +14,7 @@ from buildapi.data.fetch import Context, Plain, find
 from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import Resource, field
+from buildapi.data.sql import valid_json
 from buildapi.data.values import Json
 from buildapi.db.connect import Params, Reader
 from buildapi.db.tables import build_properties, buildset_properties, change_properties
@@ -58,10 +59,6 @@ def _unpaired(rows: list[tuple[Any, ...]]) -> Stored:
     return found
 
 
-def _no_constant(_: str) -> None:
-    """NaN and Infinity are no JSON: they are shown as null."""
-
-
 def _read(reader: Reader, pattern: str, bound: Params, context: Context) -> Stored:
     owners: list[tuple[str, type[Resource], Any]] = [
         ("buildsets/", Buildset, of_buildset),
@@ -97,12 +94,7 @@ class Properties(Plain):
     ) -> list[Row]:
         """Return the one object; NoSuchResource without its owner."""
         stored = _read(reader, pattern, bound, context)
-        return [
-            {
-                n: [json.loads(text, parse_constant=_no_constant), source]
-                for n, text, source in stored
-            }
-        ]
+        return [{n: [json.loads(valid_json(text)), source] for n, text, source in stored}]
 
 
 class Property(Plain):
@@ -133,4 +125,4 @@ class Property(Plain):
             stored = _read(reader, pattern, bound, context)
         except NoSuchResource:
             return []
-        return [{"name": n, "source": source, "value": text} for n, text, source in stored]
+        return [{"name": n, "source": s, "value": valid_json(text)} for n, text, s in stored]
