@@ -39,6 +39,9 @@ from buildapi.www.app import Web
 from buildapi.www.listening import is_loopback
 from buildapi.www.site import Site
 
+# What each part of the service has at least to come to its end.
+LEAST_S = 1.0
+
 _log = Logger()
 
 
@@ -151,16 +154,26 @@ class BuildAPI(MultiService):
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise CannotOpen(f"cannot listen on {description}: {reason}") from None
+        except OSError as error:
+            raise CannotOpen(f"cannot listen on {description}: {error.strerror}") from None
         except (ValueError, TypeError) as error:
             raise CannotOpen(f"{description} is no endpoint to listen on: {error}") from None
 
     def _started(self, result: Any) -> None:
-        self._outcome = result if isinstance(result, Failure) else self
-        if isinstance(result, Failure) and not result.check(BuildAPIError):
-            _log.failure("buildapi did not start", result)
+        if isinstance(result, Failure):
+            if not result.check(BuildAPIError):
+                _log.failure("buildapi did not start", result)
+            elif not self._waiting:
+                _log.error("{sentence}", sentence=result.getErrorMessage())
+            self._settle(result)
+        else:
+            self._settle(self)
+
+    def _settle(self, outcome: BuildAPI | Failure) -> None:
+        self._outcome = outcome
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.callback(self._outcome)  # a Failure makes it an errback
+            waiter.callback(outcome)  # a Failure makes it an errback
 
     def _committed(self, committed: Committed) -> None:
         self.data.totals.changed(committed.touched, committed.seq)
@@ -187,20 +200,26 @@ class BuildAPI(MultiService):
         if self.web is not None:
             await self._wind_down(self.web)
         self.mq.close()
-        self._started(Failure(Stopping("the service has been stopped")))
+        self._settle(Failure(Stopping("the service has been stopped")))
 
     async def _wind_down(self, web: Web) -> None:
+        end = self.reactor.seconds() + self.settings.server.stop_deadline_s
         if self.port is not None:
             await (self.port.stopListening() or succeed(None))
-        # The web first: a download that goes on still reads.
-        for close in (web.close, self.database.close):
-            ending = close()
-            ending.addTimeout(self.settings.server.stop_deadline_s, self.reactor)
-            try:
-                await ending
-            except DeadlinePassed:
-                _log.warn("what was accepted took longer than the deadline; it was given up")
-        web.hang_up()
+        sockets = web.sockets.close()
+        # The database after the requests: a download that is under way still reads.
+        await self._by(end, web.site.close())
+        await self._by(end, self.database.close())
+        await self._by(end, sockets)
+        web.site.cut()
+
+    async def _by(self, end: float, ending: Deferred[Any]) -> None:
+        # Who comes last has a moment, even if others have used up the time.
+        ending.addTimeout(max(LEAST_S, end - self.reactor.seconds()), self.reactor)
+        try:
+            await ending
+        except DeadlinePassed:
+            _log.warn("what was accepted took longer than the deadline; it was given up")
 
     async def __aenter__(self) -> Self:
         """Start, and wait until everything works."""

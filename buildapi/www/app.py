@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import Deferred
 from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 
@@ -37,7 +36,7 @@ class Web:
     Everything that is served over HTTP, and on what it works.
 
     seq: gives the newest published position.  not_ready: gives why requests are not served now.
-    After that: ``site`` is what a port serves.
+    ``site``: what a port serves.  ``sockets``: the WebSockets.
     """
 
     app = Klein()
@@ -64,14 +63,6 @@ class Web:
             most_body_bytes=settings.limits.request_bytes,
             log_requests=settings.server.access_log,
         )
-
-    def close(self) -> Deferred[None]:
-        """Close the WebSockets and take no new ones; fire when the last one is closed."""
-        return self.sockets.close()
-
-    def hang_up(self) -> None:
-        """Close all other connections, once what was written has been sent."""
-        self.site.hang_up()
 
     @app.route("/api")
     def versions(self, request: Any) -> bytes:

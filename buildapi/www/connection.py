@@ -119,8 +119,6 @@ class Socket(WebSocketServerProtocol):
 
     def onConnect(self, request: Any) -> None:
         """Refuse pages of other origins: they could read what a logged-in user may see."""
-        if self.factory.closing is not None:
-            raise ConnectionDeny(503, "the server stops")
         if request.origin and not self.factory.admits(request):
             raise ConnectionDeny(403, "this origin is not allowed")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakSet
 
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -40,6 +41,15 @@ class Channel(HTTPChannel):
         """Be forgotten."""
         self.site.channels.discard(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def close(self) -> Deferred[Any]:
+        """Close it after the answer that is under way; fire then.  Half a request is none."""
+        if not self._handlingRequest:
+            self.loseConnection()  # type: ignore[no-untyped-call]
+            return succeed(None)
+        self.persistent = False
+        done: Deferred[Any] = self.requests[0].notifyFinish()
+        return done.addErrback(lambda _: None)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002  Twisted's signature
         """Say so, and hang up."""
@@ -83,8 +93,17 @@ class Site(server.Site):
         if self._log_requests:
             super().log(request)
 
-    def hang_up(self) -> None:
-        """Close every connection, once what was written has been sent."""
-        for channel in list(self.channels):
-            if channel.transport is not None:
-                channel.loseConnection()  # type: ignore[no-untyped-call]
+    def close(self) -> Deferred[Any]:
+        """Answer what is being answered, nothing more; fire when that is done."""
+        closed: Deferred[Any] = Deferred()
+        ends = gatherResults([channel.close() for channel in self._connected()])
+        ends.addCallback(closed.callback)
+        return closed
+
+    def cut(self) -> None:
+        """Break what is still there: half an answer must not look like a whole one."""
+        for channel in self._connected():
+            channel.transport.abortConnection()
+
+    def _connected(self) -> list[Channel]:
+        return [channel for channel in self.channels if channel.transport is not None]

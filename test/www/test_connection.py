@@ -331,15 +331,6 @@ def test_nothing_is_carried_out_after_the_goodbye(api: BuildAPI, ws: WebSocketCl
     assert api.mq.listeners == 0
 
 
-def test_no_new_socket_is_opened_while_the_server_stops(api: BuildAPI, ws: WebSocketClient) -> None:
-    """A connection that was open before may still ask for one."""
-    late = Wire(api)
-    api.stopService()
-    assert ws.status == 101
-
-    assert WebSocketClient(late).status == 503
-
-
 def test_idle_connections_are_closed_when_the_server_stops(api: BuildAPI) -> None:
     """A program that keeps its connection must connect again, and learns that nobody is there."""
     idle = Wire(api)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from http.client import IncompleteRead
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,10 +16,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from buildapi.errors import Conflict, Stopping
+from buildapi.errors import Conflict
 from buildapi.service import BuildAPI
 from buildapi.settings import Database, Server, Settings
-from buildapi.testing import WebClient, WebSocketClient, Wire, a_log, a_step, answered
+from buildapi.testing import WebClient, WebSocketClient, a_log, a_step
 
 reactor: Any = the_reactor
 LINE = "x" * 1023 + "\n"
@@ -259,26 +257,3 @@ async def test_a_page_of_our_own_is_answered_like_any_client(api: BuildAPI) -> N
 
     assert answer.json()["logchunks"][0]["content"] == "a\n"
     assert answer.headers["access-control-allow-origin"] == "http://127.0.0.1:8010"
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_download_that_outlives_the_service_is_cut(api: BuildAPI) -> None:
-    """Half a log must not look like a whole one, and a request in time gets its answer."""
-    logid = await a_log(api)
-    for _ in range(8):
-        await api.data.updates.appendLog(logid, LINE * 1_000)
-    slow, quick = Wire(api), Wire(api)
-    slow.slow = True
-    slow.send(b"GET /api/v2/logs/1/raw HTTP/1.1\r\nHost: x\r\n\r\n")
-    await slow.arrival()
-    quick.send(b"GET /api/v2/logs/1/contents HTTP/1.1\r\nHost: x\r\n\r\n")
-
-    await api.stopService()
-
-    assert answered(quick.take()).status == 200
-    slow.slow = False
-    assert slow.closed
-    with pytest.raises(IncompleteRead):
-        answered(slow.take())
-    with pytest.raises(Stopping):
-        await api.data.updates.findBuilderId("late")
