@@ -305,7 +305,7 @@ async def test_a_port_in_use_is_an_error_of_the_start(tmp_path: Path) -> None:
         await second.stopService()
 
 
-@pytest.mark.parametrize("listen", ["8010", "nosuch:1", "unix:/nosuch/dir/socket", "tcp:x"])
+@pytest.mark.parametrize("listen", ["8010", "nosuch:1", "unix:/nosuch/dir/socket", "tcp:x", "x\\"])
 @pytest_twisted.ensureDeferred
 async def test_an_address_that_cannot_be_is_an_error_of_the_start(
     tmp_path: Path, listen: str

@@ -6,18 +6,26 @@ import ipaddress
 
 from twisted.internet.endpoints import _parse as parsed_endpoint  # the only parser of descriptions
 
+# Behind any other (haproxy, say) stands somebody who lets the whole world in.
+_DIRECT = ("tcp", "tcp6", "ssl")
+
 
 def is_loopback(description: str) -> bool:
     """
-    Say whether an endpoint takes connections from this machine only.
+    Say whether an endpoint takes connections from this machine only; False if nobody can tell.
 
     >>> is_loopback("tcp:8010:interface=127.0.0.1"), is_loopback("tcp:8010"), is_loopback("unix:/x")
     (True, False, True)
     """
-    arguments, named = parsed_endpoint(description)
-    if arguments[:1] == ["unix"]:
-        return True
-    interface = named.get("interface", "")
+    try:
+        arguments, named = parsed_endpoint(description)
+    except RuntimeError:  # a backslash at its end
+        return False
+    kind = arguments[0] if arguments else ""
+    return kind == "unix" or (kind in _DIRECT and _is_own(named.get("interface", "")))
+
+
+def _is_own(interface: str) -> bool:
     if interface == "localhost":
         return True
     try:
