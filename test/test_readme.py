@@ -72,14 +72,13 @@ def test_the_frames_are_understood() -> None:
     logid = result_of(a_log(api))
     result_of(api.data.updates.appendLog(logid, "ohello\n"))
     ws = WebSocketClient(Wire(api))
-    replies = [
-        ws.ask(**json.loads(line)) for line in example("Follow it live", "json").splitlines()
-    ]
+    for line in example("Follow it live", "json").splitlines():
+        ws.send(json.loads(line))
     result_of(api.data.updates.finishLog(logid))
     result_of(api.data.updates.finishBuild(1, 0))
 
-    assert [reply["code"] for reply in replies] == [200, 200, 200]
     frames = ws.sync()
+    assert [frame["code"] for frame in frames if "code" in frame] == [200, 200, 200]
     assert {frame["k"] for frame in frames if "k" in frame} == {
         "build.1.finished",
         "builds/1/finished",

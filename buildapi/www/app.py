@@ -51,7 +51,9 @@ class Web:
         not_ready: Callable[[], str | None],
         reactor: Any,
     ) -> None:
-        self._cors = Cors(settings.server.allowed_origins)
+        server = settings.server
+        local = server.base_url is None and data.gate.loopback_only
+        self._cors = Cors(server.allowed_origins, local_only=local)
         self._rest = Rest(data, seq)
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready

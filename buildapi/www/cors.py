@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from buildapi.www.listening import is_own
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _METHODS = (b"GET", b"POST", b"HEAD")
@@ -49,14 +51,23 @@ class Answered:
 
 @dataclass(frozen=True)
 class Cors:
-    """The rule.  allowed_origins: globs, such as ``https://*.example.org``."""
+    """
+    The rule.
+
+    allowed_origins: globs, such as ``https://*.example.org``.  local_only: whether our own pages
+    come from this machine, under a name that nobody else can give: a name in somebody's hands may
+    lead here too, and its pages would be taken for ours (DNS rebinding).
+    """
 
     allowed_origins: tuple[str, ...] = ()
+    local_only: bool = False
 
     def allows(self, origin: bytes, own_origin: str) -> bool:
         """Say whether pages of ``origin`` may use the server that they know as ``own_origin``."""
         lowered = origin.decode("latin-1").lower()
-        return lowered == own_origin.lower() or bool(self._globs.fullmatch(lowered))
+        if lowered == own_origin.lower() and not (self.local_only and not _is_local(own_origin)):
+            return True
+        return bool(self._globs.fullmatch(lowered))
 
     def decide(
         self, method: bytes, header: Callable[[bytes], bytes | None], own_origin: str
@@ -86,6 +97,13 @@ class Cors:
         # fnmatch would take the brackets of http://[::1]:8010 for a set of characters.
         literal = (glob.lower().replace("[", "[[]") for glob in self.allowed_origins)
         return re.compile("|".join(map(fnmatch.translate, literal)) or r"\Z.")
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return is_own(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
 
 
 def own_origin(base_url: str | None, host: bytes | None, *, secure: bool) -> str:

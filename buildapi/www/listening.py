@@ -22,13 +22,19 @@ def is_loopback(description: str) -> bool:
     except RuntimeError:  # a backslash at its end
         return False
     kind = arguments[0] if arguments else ""
-    return kind == "unix" or (kind in _DIRECT and _is_own(named.get("interface", "")))
+    return kind == "unix" or (kind in _DIRECT and is_own(named.get("interface", "")))
 
 
-def _is_own(interface: str) -> bool:
-    if interface == "localhost":
+def is_own(host: str) -> bool:
+    """
+    Say whether a name or address means this machine, whoever asks.
+
+    >>> is_own("127.0.0.1"), is_own("localhost"), is_own("ci.example.org")
+    (True, True, False)
+    """
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(interface).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

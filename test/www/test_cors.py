@@ -169,3 +169,13 @@ def test_a_glob_matches(glob: str, origin: bytes, *, allowed: bool) -> None:
 def test_no_origin_makes_it_fail(origin: bytes) -> None:
     """Whatever a client calls an origin, it is one of ours or refused."""
     assert isinstance(decided(origin), Answered)
+
+
+def test_a_name_that_anybody_can_give_is_not_ours_on_this_machine_only() -> None:
+    """A page of evil.example whose name leads to 127.0.0.1 is no page of ours."""
+    local = Cors(local_only=True)
+    evil = "http://evil.example:8010"
+
+    assert not local.allows(evil.encode(), evil)
+    for ours in ("http://127.0.0.1:8010", "http://localhost:8010", "http://[::1]:8010"):
+        assert local.allows(ours.encode(), ours)
