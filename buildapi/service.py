@@ -156,7 +156,7 @@ class BuildAPI(MultiService):
             raise CannotOpen(f"cannot listen on {description}: {reason}") from None
         except OSError as error:
             raise CannotOpen(f"cannot listen on {description}: {error.strerror}") from None
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise CannotOpen(f"{description} is no endpoint to listen on: {error}") from None
 
     def _started(self, result: Any) -> None:

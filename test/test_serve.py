@@ -195,6 +195,7 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_endpoint_is_refused(tmp_path: Path) -> None:
     """Before anybody waits for a server that listens nowhere."""
     assert "8010 is no endpoint to listen on" in refused(tmp_path / "new.sqlite", listen="8010")
+    assert "port must be 0-65535" in refused(tmp_path / "new.sqlite", listen="tcp:99999")
 
 
 def test_twist_serves_the_same(tmp_path: Path) -> None:
