@@ -200,11 +200,17 @@ class Change(Resource):
     )
 
 
-_PARENT = sa.select(sa.func.max(changes.c.changeid)).where(
-    changes.c.branch.is_not_distinct_from(sa.bindparam("branch")),
-    changes.c.repository == sa.bindparam("repository"),
-    changes.c.project == sa.bindparam("project"),
-    changes.c.codebase == sa.bindparam("codebase"),
+# In this order the first row that fits is the answer; max() would look at all of the branch.
+_PARENT = (
+    sa.select(changes.c.changeid)
+    .where(
+        changes.c.branch.is_not_distinct_from(sa.bindparam("branch")),
+        changes.c.repository == sa.bindparam("repository"),
+        changes.c.project == sa.bindparam("project"),
+        changes.c.codebase == sa.bindparam("codebase"),
+    )
+    .order_by(changes.c.changeid.desc())
+    .limit(sa.literal_column("1"))
 )
 _USER = sa.select(users.c.uid).where(users.c.identifier == sa.bindparam("identifier"))
 
@@ -278,9 +284,11 @@ class ChangeUpdates(Updates):
             "project": project,
         }
         place = {name: values[name] for name in ("branch", "repository", "project", "codebase")}
-        parent = tx.rows(_PARENT, place)[0][0]
+        parent = tx.first(_PARENT, place)
         ssid = stamped(tx, Source(revision=revision, **place))
-        changeid = tx.insert(changes, **values, sourcestampid=ssid, parent_changeids=parent)
+        changeid = tx.insert(
+            changes, **values, sourcestampid=ssid, parent_changeids=parent and parent[0]
+        )
         for name in files or ():
             tx.insert_later(change_files, (changeid, name))
         for name, it in (properties or {}).items():

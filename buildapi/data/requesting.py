@@ -25,6 +25,7 @@ from buildapi.data.sourcestamps import Wanted, stamp
 from buildapi.data.updates import (
     Flag,
     Id,
+    Moment,
     ResultCode,
     Sourced,
     Text256,
@@ -217,9 +218,7 @@ class BuildRequestUpdates(BuildsetUpdates):
     """What becomes of requests for builds."""
 
     @update
-    def claimBuildRequests(
-        self, tx: Tx, brids: list[Id], claimed_at: datetime | Id | None = None
-    ) -> bool:
+    def claimBuildRequests(self, tx: Tx, brids: list[Id], claimed_at: Moment | None = None) -> bool:
         """
         Claim requests for the serving master: all, or none (false) if one is not to be had.
 
@@ -248,7 +247,7 @@ class BuildRequestUpdates(BuildsetUpdates):
         tx: Tx,
         brids: list[Id],
         results: ResultCode,
-        complete_at: datetime | Id | None = None,
+        complete_at: Moment | None = None,
     ) -> bool:
         """
         Complete requests that the serving master has claimed: all, or none (false).
@@ -294,7 +293,7 @@ class BuildRequestUpdates(BuildsetUpdates):
         properties, and as ``rebuilt_buildid`` the first build of the original chain.
         """
         brid = buildrequest.get("buildrequestid")
-        if not isinstance(brid, int):
+        if not isinstance(brid, int) or isinstance(brid, bool):
             raise BadArgument("rebuildBuildrequest: buildrequest: an object of the API is wanted")
         request = told(BuildRequest, tx, brid).object
         bsid = request["buildsetid"]

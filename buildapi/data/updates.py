@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import (
     Annotated,
@@ -103,9 +104,14 @@ def _fits(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 256 and is_text(value)  # noqa: PLR2004  the columns' width
 
 
+def _epoch(moment: Any) -> Any:
+    return int(moment.timestamp()) if isinstance(moment, datetime) else moment
+
+
 # What ids and result codes can be: the columns are 32 bits wide on database servers.
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Moment = Annotated[datetime | Seconds, BeforeValidator(_epoch)]
 ResultCode = Annotated[int, Field(ge=0, le=6)]
 Name = Annotated[str, Field(min_length=1)]
 ShortName = Annotated[str, Field(min_length=1, max_length=50)]

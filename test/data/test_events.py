@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -65,13 +66,24 @@ def _furnish(tx: Tx) -> None:
         tx.insert(t.logs, id=logid, name=name, slug=name, **log)
 
 
-@pytest.fixture
-def api() -> BuildAPI:
-    """The house, furnished without a single event."""
+def furnished() -> BuildAPI:
+    """Return an API whose database is the house, furnished without a single event."""
     api = in_memory_api()
     result_of(api.data.updates.masterActive("test:/master", MASTER))
     result_of(api.data.transaction(_furnish))
     return api
+
+
+@pytest.fixture
+def api() -> BuildAPI:
+    """A house of the test's own."""
+    return furnished()
+
+
+@pytest.fixture(scope="module")
+def untouched() -> BuildAPI:
+    """One house for all tests that change nothing in it."""
+    return furnished()
 
 
 @dataclass(frozen=True)
@@ -625,6 +637,7 @@ def dump(api: BuildAPI) -> list[str]:
 
 
 FOREVER = 2**31
+DOOMSDAY = datetime(2100, 1, 1, tzinfo=UTC)
 DEEP: list[Any] = []
 for _ in range(100_000):
     DEEP = [DEEP]
@@ -715,6 +728,10 @@ WRONG: list[tuple[str, Call, str]] = [
     ("finishBuild", lambda u: u.finishBuild(BUILD, -1), "results"),
     ("finishBuild", lambda u: u.finishBuild(BUILD, None), "results"),  # type: ignore[arg-type]
     ("startStep", lambda u: u.startStep(STEP, FOREVER), "started_at"),
+    ("claimBuildRequests", lambda u: u.claimBuildRequests([PENDING], FOREVER), "claimed_at"),
+    ("claimBuildRequests", lambda u: u.claimBuildRequests([PENDING], DOOMSDAY), "claimed_at"),
+    ("completeBuildRequests", lambda u: u.completeBuildRequests([5], 0, "now"), "complete_at"),  # type: ignore[arg-type]
+    ("rebuildBuildrequest", lambda u: u.rebuildBuildrequest({"buildrequestid": True}), "object"),
     ("startStep", lambda u: u.startStep(STEP, 1.5), "started_at"),  # type: ignore[arg-type]
     ("add_build_locks_duration", lambda u: u.add_build_locks_duration(BUILD, -1), "duration_s"),
     ("addChange", lambda u: u.addChange(when_timestamp=FOREVER), "when_timestamp"),
@@ -791,28 +808,29 @@ WRONG: list[tuple[str, Call, str]] = [
 
 
 @pytest.mark.parametrize("at", range(len(WRONG)), ids=lambda at: f"{at} {WRONG[at][0]}")
-def test_a_wrong_argument_is_named_and_nothing_is_written(api: BuildAPI, at: int) -> None:
+def test_a_wrong_argument_is_named_and_nothing_is_written(untouched: BuildAPI, at: int) -> None:
     """The error comes on the Deferred; no row and no event is left behind."""
     name, call, named = WRONG[at]
-    recorded, before = RecordingSubscriber(api), dump(api)
+    recorded, before = RecordingSubscriber(untouched), dump(untouched)
 
     with pytest.raises((BadArgument, NoSuchResource)) as caught:
-        result_of(call(api.data.updates))
+        result_of(call(untouched.data.updates))
     assert named in str(caught.value)
     assert isinstance(caught.value, NoSuchResource) or name in str(caught.value)
     assert recorded.events == []
-    assert dump(api) == before
+    assert dump(untouched) == before
 
 
 @pytest.mark.parametrize("at", range(len(WRONG)), ids=lambda at: f"{at} {WRONG[at][0]}")
-def test_a_wrong_argument_is_refused_within_a_transaction(api: BuildAPI, at: int) -> None:
+def test_a_wrong_argument_is_refused_within_a_transaction(untouched: BuildAPI, at: int) -> None:
     """By the same errors."""
     name, call, _ = WRONG[at]
     if name == "compressLog":
         return
+    updates = untouched.data.updates
 
     with pytest.raises((BadArgument, NoSuchResource)):
-        result_of(api.data.transaction(lambda tx: call(Within(api.data.updates, tx))))  # type: ignore[arg-type]
+        result_of(untouched.data.transaction(lambda tx: call(Within(updates, tx))))  # type: ignore[arg-type]
 
 
 def test_what_a_callers_own_object_raises_is_on_the_deferred(api: BuildAPI) -> None:

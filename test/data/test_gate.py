@@ -42,7 +42,22 @@ class GuardingGate(Gate):
 
 @pytest.fixture
 def api() -> BuildAPI:
-    """An API with an open and a secret builder, and a build of each: the ids of all are 1 and 2."""
+    """A site of the test's own."""
+    return a_site()
+
+
+@pytest.fixture(scope="module")
+def shown() -> BuildAPI:
+    """One site for all tests that only look."""
+    api = a_site()
+    api.data.gate = HidingGate()
+    both = ForceScheduler(name="force", builder_names=("open", "secret"))
+    api.data.forceschedulers["force"] = both
+    return api
+
+
+def a_site() -> BuildAPI:
+    """Return an API with an open and a secret builder, and a build of each: all ids are 1 and 2."""
     api = in_memory_api()
     result_of(api.data.updates.updateBuilderList(1, ["open", "secret"]))
     workerid = result_of(api.data.updates.findWorkerId("worker"))
@@ -114,18 +129,14 @@ def seen(api: BuildAPI, path: str, identity: Identity) -> list[Any]:
 
 
 @pytest.mark.parametrize("route", OF_A_BUILDER, ids=lambda route: str(route.pattern))
-def test_nothing_is_found_below_a_hidden_builder(api: BuildAPI, route: Route) -> None:
+def test_nothing_is_found_below_a_hidden_builder(shown: BuildAPI, route: Route) -> None:
     """Not by any path: lists are empty, single objects not there; the open builder's are."""
-    api.data.gate = HidingGate()
-    api.data.forceschedulers["force"] = ForceScheduler(
-        name="force", builder_names=("open", "secret")
-    )
     # Nothing is triggered by a build here.
     wanted = "triggered_builds" not in route.pattern
 
-    assert bool(seen(api, path_of(route, OPEN), ANONYMOUS)) == wanted
-    assert bool(seen(api, path_of(route, SECRET), MASTER)) == wanted
-    assert seen(api, path_of(route, SECRET), ANONYMOUS) == []
+    assert bool(seen(shown, path_of(route, OPEN), ANONYMOUS)) == wanted
+    assert bool(seen(shown, path_of(route, SECRET), MASTER)) == wanted
+    assert seen(shown, path_of(route, SECRET), ANONYMOUS) == []
 
 
 @pytest.mark.parametrize(

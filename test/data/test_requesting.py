@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -174,7 +175,7 @@ def test_a_claim_says_who_and_when(api: BuildAPI) -> None:
     """The serving master; now, unless told otherwise."""
     _, (first, second) = ask(api, builders=2)
     result_of(api.data.updates.claimBuildRequests([first]))
-    result_of(api.data.updates.claimBuildRequests([second], 1000))
+    result_of(api.data.updates.claimBuildRequests([second], datetime.fromtimestamp(1000, tz=UTC)))
 
     one, two = get(api, "buildrequests", first), get(api, "buildrequests", second)
     assert (one["claimed"], one["claimed_by_masterid"], one["claimed_at"]) == (True, 1, NOON)
