@@ -157,8 +157,8 @@ def _wanted(given: Any) -> int | Source:
         raise ValueError("a source stamp is an id or a dictionary")  # noqa: TRY004  pydantic's way to say it
     if given.get("patch") is not None:
         raise ValueError("patch: give patch_body and what else there is of it, or the ssid")
-    patch = {n: given[f"patch_{n}"] for n in _PATCH if given.get(f"patch_{n}") is not None}
-    parts = {n: v for n, v in given.items() if n.removeprefix("patch_") not in _PATCH}
+    patch = {name: given[n] for n, name in _PATCH.items() if given.get(n) is not None}
+    parts = {n: value for n, value in given.items() if n not in _PATCH}
     try:
         # An empty patch is no patch.
         return _SOURCE.validate_python({**parts, "patch": patch if patch.get("body") else None})
@@ -167,7 +167,7 @@ def _wanted(given: Any) -> int | Source:
         raise ValueError(f"{'_'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-_PATCH = frozenset(field.name for field in fields(Patch))
+_PATCH = {f"patch_{field.name}": field.name for field in fields(Patch)}
 
 Wanted = Annotated[Any, BeforeValidator(_wanted)]
 """A source stamp as callers give it: an id or a dictionary. The body gets an id or a Source."""

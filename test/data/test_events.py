@@ -790,6 +790,7 @@ WRONG: list[tuple[str, Call, str]] = [
         "sourcestamps.0: patch",
     ),
     ("addBuildset", lambda u: u.addBuildset(sourcestamps=[{"nosuch": 1}]), "nosuch"),
+    ("addBuildset", lambda u: u.addBuildset(sourcestamps=[{"author": "alice"}]), "author"),
     ("addChange", lambda u: u.addChange(author="x" * 256), "author"),
     ("addChange", lambda u: u.addChange(files=["a", "x" * 1025]), "files.1"),
     ("addChange", lambda u: u.addChange(category=lambda _: "x" * 256), "category"),
