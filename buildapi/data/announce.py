@@ -62,7 +62,7 @@ def _reading(resource: Any) -> Reading:
     select = (
         sa.select(*own, *columns, projectid)
         .select_from(source)
-        .where(resource.id_column() == sa.bindparam("ident"))
+        .where(resource.row_key() == sa.bindparam("ident"))
     )
     return Reading(select, row_maker(cells, fragments=True), tuple(names), len(own))
 

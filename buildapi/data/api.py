@@ -14,11 +14,15 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 
 from buildapi.data import plainrows
+from buildapi.data.builddata import BuildData, BuildDataUpdates, value_of
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
 from buildapi.data.builds import Build, BuildUpdates
 from buildapi.data.buildsets import Buildset
 from buildapi.data.changes import Change, ChangeUpdates
+from buildapi.data.changesources import ChangeSource
+from buildapi.data.codebases import Branch, Codebase, CodebaseUpdates, Commit
+from buildapi.data.commitgraphs import CommitGraph
 from buildapi.data.fetch import Ask, Context, Fetched, Plain, Portion, Totals, fetched
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.forceschedulers import ForceSchedulers
@@ -28,15 +32,18 @@ from buildapi.data.logchunks import LogChunk, RawLog, raw_log
 from buildapi.data.logs import Log
 from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
+from buildapi.data.projects import Project, ProjectUpdates
 from buildapi.data.properties import Properties, Property
 from buildapi.data.query import Query, arguments, parse, parse_text, spelled
 from buildapi.data.requesting import BuildRequestUpdates
+from buildapi.data.rootlinks import RootLink
 from buildapi.data.router import LONGEST_REMEMBERED, Match, Route, Router
 from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
 from buildapi.data.sql import Plan, Shape, params_of, plan, shape_of
 from buildapi.data.steps import Step, StepUpdates
+from buildapi.data.testresults import TestResult, TestResultSet, TestResultUpdates
 from buildapi.data.workers import Worker
 from buildapi.db.connect import Reader
 from buildapi.db.engine import Database, TooLarge
@@ -62,12 +69,31 @@ RESOURCES: tuple[type[Resource], ...] = (
     Log,
     Properties,
     Property,
+    RootLink,
+    ChangeSource,
+    Project,
+    Codebase,
+    Commit,
+    Branch,
+    CommitGraph,
+    BuildData,
+    TestResultSet,
+    TestResult,
 )
 ROUTER = Router(RESOURCES)
 
 
 class AllUpdates(
-    StepUpdates, LogUpdates, BuildUpdates, BuildRequestUpdates, ChangeUpdates, Housekeeping
+    StepUpdates,
+    LogUpdates,
+    BuildUpdates,
+    BuildDataUpdates,
+    BuildRequestUpdates,
+    ChangeUpdates,
+    ProjectUpdates,
+    CodebaseUpdates,
+    TestResultUpdates,
+    Housekeeping,
 ):
     """Every update method; see the classes it is made of."""
 
@@ -248,3 +274,8 @@ class DataAPI:
         """Return what a raw path means; the lines are read with ``lines``."""
         pattern, bound = ask.match.route.pattern, ask.match.bound
         return self.database.read(lambda reader: raw_log(reader, pattern, bound, ask.restriction))
+
+    def value(self, ask: Ask) -> Deferred[bytes]:
+        """Read the bytes of build data that a raw path means."""
+        pattern, bound = ask.match.route.pattern, ask.match.bound
+        return self.database.read(lambda reader: value_of(reader, pattern, bound, ask.restriction))

@@ -1,6 +1,6 @@
 """
-When a master stops or is lost: its builds end, its requests go back, its workers and schedulers are
-freed.
+When a master stops or is lost: its builds end, its requests go back, its workers, schedulers and
+change sources are freed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from buildapi.data.builders import BuilderUpdates
 from buildapi.data.buildrequests import BuildRequest
 from buildapi.data.builds import Build
+from buildapi.data.changesources import ChangeSourceUpdates
 from buildapi.data.logs import Log
 from buildapi.data.masters import Master, MasterUpdates, tell
 from buildapi.data.results import RETRY
@@ -21,6 +22,7 @@ from buildapi.db.tables import (
     buildrequest_claims,
     buildrequests,
     builds,
+    changesource_masters,
     connected_workers,
     logs,
     masters,
@@ -63,6 +65,11 @@ _SCHEDULERS = (
     sa.select(scheduler_masters.c.schedulerid)
     .where(scheduler_masters.c.masterid == sa.bindparam("masterid"))
     .order_by(scheduler_masters.c.schedulerid)
+)
+_CHANGE_SOURCES = (
+    sa.select(changesource_masters.c.changesourceid)
+    .where(changesource_masters.c.masterid == sa.bindparam("masterid"))
+    .order_by(changesource_masters.c.changesourceid)
 )
 _CONNECTED = (
     sa.select(connected_workers.c.workerid)
@@ -109,7 +116,9 @@ def release_work(tx: Tx, masterid: int) -> None:
         tx.emit(BuildRequest, brid, "unclaimed")
 
 
-class Housekeeping(MasterUpdates, BuilderUpdates, SchedulerUpdates, WorkerUpdates):
+class Housekeeping(
+    MasterUpdates, BuilderUpdates, SchedulerUpdates, ChangeSourceUpdates, WorkerUpdates
+):
     """The end of masters."""
 
     @update
@@ -147,6 +156,8 @@ class Housekeeping(MasterUpdates, BuilderUpdates, SchedulerUpdates, WorkerUpdate
         self.updateBuilderList.within(tx, masterid, [])
         for (schedulerid,) in tx.rows(_SCHEDULERS, {"masterid": masterid}):
             self.trySetSchedulerMaster.within(tx, schedulerid, None)
+        for (changesourceid,) in tx.rows(_CHANGE_SOURCES, {"masterid": masterid}):
+            self.trySetChangeSourceMaster.within(tx, changesourceid, None)
         if was_active:
             tell(tx, masterid, "stopped", active=False)
 

@@ -38,11 +38,12 @@ class Narrowing:
     What of a request changes the SQL of a field.
 
     pattern: that of the path.  properties: how many properties are asked for by name, or -1 for
-    all of them.
+    all of them.  filtered: the fields that are filtered by.
     """
 
     pattern: str = ""
     properties: int = 0
+    filtered: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> frozenset[str]:
@@ -168,13 +169,16 @@ class Resource:
             name: Field(name, value_type(hints[name]), found.doc, found.expression, found.has)
             for name, found in declared.items()
         }
+        for name in declared:
+            # A field may be called like something of ours: ``source`` is one of build data.
+            delattr(cls, name)
         if "source" not in vars(cls) and "table" in vars(cls):
             cls.source = cls.table
         if cls.fields and "ident" not in vars(cls):
             cls.ident = next(iter(cls.fields))
 
     @classmethod
-    def line(cls) -> Iterator[type[Resource]]:
+    def lineage(cls) -> Iterator[type[Resource]]:
         """Yield this type, its parent, its parent's parent, and so on."""
         current: type[Resource] | None = cls
         while current is not None:
@@ -191,7 +195,7 @@ class Resource:
         if pattern in cls.special:
             return cls.source, [cls.special[pattern]]
         source, found, left = cls.source, [], set(key_names(pattern))
-        for level in cls.line():
+        for level in cls.lineage():
             for name in sorted(left & level.keys.keys()):
                 found.append(_matches(level.keys[name], sa.bindparam(name)))
                 left.discard(name)
@@ -207,7 +211,7 @@ class Resource:
         Return the field ``name`` of this type or of the nearest ancestor, and the joins to it.
         """
         source = cls.source
-        for level in cls.line():
+        for level in cls.lineage():
             if name in level.fields:
                 return source, level.fields[name].sql(Narrowing())
             if level.parent is not None:
@@ -226,7 +230,7 @@ class Resource:
         if cls.parent is None:
             return None
         source: sa.FromClause = cls.parent.table
-        for level in cls.parent.line():
+        for level in cls.parent.lineage():
             if "builderid" in level.fields:
                 found = sa.select(level.fields["builderid"].sql(Narrowing())).select_from(source)
                 return found.where(cls.parent_on).correlate(cls.table).scalar_subquery()
@@ -243,6 +247,11 @@ class Resource:
         """
         owner = cls.builder()
         return None if owner is None else owner.not_in(hidden)
+
+    @classmethod
+    def row_key(cls) -> Column:
+        """Return what one row is found by: the integer id, save where objects don't show it."""
+        return cls.id_column()
 
     @classmethod
     def id_column(cls) -> Column:

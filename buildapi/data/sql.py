@@ -148,7 +148,9 @@ def params_of(bound: Params, query: Query, restriction: Restriction | None) -> P
 def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     """Build and compile the SQL of a shape."""
     resource = shape.resource
-    narrowing = Narrowing(shape.pattern, shape.properties)
+    narrowing = Narrowing(
+        shape.pattern, shape.properties, frozenset(name for name, _, _ in shape.filters)
+    )
     source, where = resource.located(shape.pattern)
     where = [*where, *_filters(shape, narrowing), *_restricted(shape, narrowing)]
     wanted = [resource.fields[name] for name in shape.fields or resource.fields]

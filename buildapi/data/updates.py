@@ -256,7 +256,9 @@ def _checker(
 
 
 def _is_stored(value: Any) -> bool:
-    """Say whether a text, and every text of a list, can be stored."""
+    """Say whether a text, and every text of a list or a dictionary, can be stored."""
+    if isinstance(value, dict):
+        return all(map(_is_stored, value.values()))
     if isinstance(value, list):
         return all(map(_is_stored, value))
     return not isinstance(value, str) or is_text(value)

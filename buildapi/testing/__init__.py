@@ -14,7 +14,7 @@ there: a ``Wire`` stands for a connection, and is as slow as a test wants.
 """
 
 from buildapi.testing.memory import NOON, RecordingSubscriber, in_memory_api, result_of
-from buildapi.testing.samples import a_build, a_log, a_request, a_step
+from buildapi.testing.samples import a_build, a_commit, a_log, a_request, a_step
 from buildapi.testing.webclient import Answer, WebClient, answered
 from buildapi.testing.websocket import WebSocketClient, masked
 from buildapi.testing.wire import Connection, Wire
@@ -28,6 +28,7 @@ __all__ = [
     "WebSocketClient",
     "Wire",
     "a_build",
+    "a_commit",
     "a_log",
     "a_request",
     "a_step",

@@ -44,6 +44,11 @@ def a_log(
     return _made(_log(api, text, name, kind, stepid, finished=finished))
 
 
+def a_commit(api: BuildAPI, revision: str, parent: int | None = None) -> Deferred[int]:
+    """Make a commit in the codebase ``core`` of the project ``app``; fire with its id."""
+    return _made(_commit(api, revision, parent))
+
+
 def _made(making: Coroutine[Any, Any, T]) -> Deferred[T]:
     return Deferred.fromCoroutine(making)
 
@@ -83,3 +88,19 @@ async def _log(
     if finished:
         await updates.finishLog(logid)
     return logid
+
+
+async def _commit(api: BuildAPI, revision: str, parent: int | None) -> int:
+    updates = api.data.updates
+    projectid = await updates.find_project_id("app")
+    assert projectid is not None  # noqa: S101  it has been made, if it was not there
+    codebaseid = await updates.find_codebase_id(projectid=projectid, name="core")
+    assert codebaseid is not None  # noqa: S101  so has this
+    return await updates.add_commit(
+        codebaseid=codebaseid,
+        author="alice",
+        comments="a commit",
+        when_timestamp=0,
+        revision=revision,
+        parent_commitid=parent,
+    )

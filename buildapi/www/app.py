@@ -105,7 +105,8 @@ class Web:
     def api(self, request: Any) -> Any:
         """Answer any request for /api/v2 or what is below."""
         path, _, query = request.uri.partition(b"?")
-        path = b"".join(path.split(b"/", 3)[3:])
+        # /api/v2 itself is the root, /api/v2/ is a path with an empty element.
+        path = b"".join(path.split(b"/", 3)[3:]) if path.count(b"/") > 2 else b"/"  # noqa: PLR2004
         if request.method in _READING and not request.requestHeaders.hasHeader(b"origin"):
             return self._rest.render(request, path, query)
         return self._guarded(request, path, query)

@@ -17,6 +17,7 @@ from buildapi.data.fetch import Ask, Fetched, Portion
 
 JSON = b"application/json; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
+BYTES = b"application/octet-stream; charset=utf-8"
 
 
 def compact_rows(ask: Ask) -> Callable[[Portion], bytes]:

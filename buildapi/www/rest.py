@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from buildapi.data.api import DataAPI
+from buildapi.data.builddata import BuildData
 from buildapi.data.fetch import Ask, Fetched
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
@@ -111,7 +112,33 @@ class Rest:
 
     def _raw(self, request: Any, ask: Ask, seq: int | None) -> int:
         self._position(request.responseHeaders, seq)
+        if ask.match.route.resource is BuildData:
+            return self._value(request, ask, seq)
         RawDownload(self._data, request, ask, self._refuse).begin()
+        return NOT_DONE_YET
+
+    def _value(self, request: Any, ask: Ask, seq: int | None) -> int:
+        reading = self._data.value(ask)
+        gone = until_gone(request, reading)
+
+        def answered(value: bytes) -> None:
+            if gone():
+                return
+            headers = request.responseHeaders
+            headers.setRawHeaders(b"content-type", [envelope.BYTES])
+            headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
+            disposition = f"attachment; filename={ask.match.bound['name']}".encode()
+            headers.setRawHeaders(b"content-disposition", [disposition])
+            if request.method != b"HEAD":
+                _send(request, value)
+            else:
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if not gone():
+                self._refuse(request, failure, seq)
+
+        reading.addCallback(answered).addErrback(failed)
         return NOT_DONE_YET
 
     def refuse_method(self, request: Any) -> int:

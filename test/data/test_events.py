@@ -26,6 +26,7 @@ from buildapi.testing import NOON, RecordingSubscriber, in_memory_api, result_of
 # The house that every case starts in.  No two ids are equal: no key can be right by chance.
 MASTER, OTHER_MASTER, BUILDER, WORKER, SET, REQUEST, PENDING = 1, 11, 2, 3, 4, 5, 6
 NUMBER, SCHEDULER, BUILD, STAMP, SECOND_SET, STEP, LOG, SHORT = 7, 9, 10, 12, 14, 55, 60, 61
+PROJECT, CODEBASE, COMMIT, BRANCH, SOURCE, RESULTS = 30, 31, 32, 33, 34, 35
 
 
 def _furnish(tx: Tx) -> None:
@@ -64,6 +65,15 @@ def _furnish(tx: Tx) -> None:
     for logid, name in ((LOG, "stdio"), (SHORT, "other")):
         log = {"stepid": STEP, "complete": 0, "num_lines": 0, "type": "s"}
         tx.insert(t.logs, id=logid, name=name, slug=name, **log)
+    named(t.changesources, SOURCE, "poller")
+    named(t.projects, PROJECT, "app", slug="app")
+    named(t.codebases, CODEBASE, "core", slug="core", projectid=PROJECT)
+    commit = {"author": "alice", "comments": "a fix", "when_timestamp": NOON, "revision": "first"}
+    tx.insert(t.codebase_commits, id=COMMIT, codebaseid=CODEBASE, **commit)
+    named(t.codebase_branches, BRANCH, "main", codebaseid=CODEBASE, last_timestamp=NOON)
+    tests = {"category": "pass_fail", "value_unit": "boolean", "complete": 0}
+    place = {"builderid": BUILDER, "buildid": BUILD, "stepid": STEP}
+    tx.insert(t.test_result_sets, id=RESULTS, **place, **tests)
 
 
 def furnished() -> BuildAPI:
@@ -179,6 +189,18 @@ def silently(topic: str, path: str) -> Told:
     return Told(topic, (), path)
 
 
+def of_results(word: str, setid: int = RESULTS) -> Told:
+    """Tell something of a set of test results."""
+    path = f"test_result_sets/{setid}"
+    return Told(f"testresultset.{setid}.{word}", (f"{path}/{word}",), path)
+
+
+def of_source(kind: str, plural: str, ident: int, word: str = "update") -> Told:
+    """Tell something of a project, a codebase or a branch."""
+    return Told(f"{kind}.{ident}.{word}", (f"{plural}/{ident}/{word}",), f"{plural}/{ident}")
+
+
+A_RESULT = {"test_name": "test_all", "value": "1"}
 HERE = {"builderid": BUILDER, "masterid": MASTER, "name": "runtests"}
 THERE = {"builderid": 3, "masterid": MASTER, "name": "docs"}
 NEW_BUILDER = {
@@ -433,6 +455,112 @@ CASES: dict[str, Case] = {
         ),
         1,
         (Told("change.1.new", ("changes/1/new",), "changes/1"),),
+    ),
+    # projects, codebases, commits and branches
+    "find_project_id": Case(lambda u: u.find_project_id("app"), PROJECT),
+    "find_project_id, new": Case(
+        lambda u: u.find_project_id("lib"), 31, (silently("project.31.new", "projects/31"),)
+    ),
+    "find_project_id, not made": Case(lambda u: u.find_project_id("lib", auto_create=False), None),
+    "update_project_info": Case(
+        lambda u: u.update_project_info(PROJECT, "the_app", "*it*", "markdown", "<em>it</em>"),
+        None,
+        (of_source("project", "projects", PROJECT),),
+    ),
+    "find_codebase_id": Case(
+        lambda u: u.find_codebase_id(projectid=PROJECT, name="core"), CODEBASE
+    ),
+    "find_codebase_id, new": Case(
+        lambda u: u.find_codebase_id(projectid=PROJECT, name="docs"),
+        32,
+        (silently("codebase.32.new", "codebases/32"),),
+    ),
+    "find_codebase_id, not made": Case(
+        lambda u: u.find_codebase_id(projectid=PROJECT, name="docs", auto_create=False), None
+    ),
+    "update_codebase_info": Case(
+        lambda u: u.update_codebase_info(codebaseid=CODEBASE, projectid=PROJECT, slug="heart"),
+        None,
+        (of_source("codebase", "codebases", CODEBASE),),
+    ),
+    "add_commit": Case(
+        lambda u: u.add_commit(
+            codebaseid=CODEBASE,
+            author="alice",
+            committer="bob",
+            files=["a.c"],
+            comments="a fix",
+            when_timestamp=NOON,
+            revision="second",
+            parent_commitid=COMMIT,
+        ),
+        33,
+        (
+            Told(
+                "commit.33.new",
+                ("commits/33/new", f"codebases/{CODEBASE}/commits/33/new"),
+                "commits/33",
+            ),
+        ),
+    ),
+    "add_commit, known": Case(
+        lambda u: u.add_commit(
+            codebaseid=CODEBASE, author="", comments="", when_timestamp=0, revision="first"
+        ),
+        COMMIT,
+    ),
+    "update_branch": Case(
+        lambda u: u.update_branch(
+            codebaseid=CODEBASE, name="main", commitid=COMMIT, last_timestamp=NOON
+        ),
+        BRANCH,
+        (of_source("branch", "branches", BRANCH),),
+    ),
+    "update_branch, new": Case(
+        lambda u: u.update_branch(codebaseid=CODEBASE, name="next", last_timestamp=NOON),
+        34,
+        (of_source("branch", "branches", 34),),
+    ),
+    # change sources
+    "findChangeSourceId": Case(lambda u: u.findChangeSourceId("poller"), SOURCE),
+    "findChangeSourceId, new": Case(
+        lambda u: u.findChangeSourceId("x"),
+        35,
+        (silently("changesource.35.new", "changesources/35"),),
+    ),
+    "trySetChangeSourceMaster": Case(
+        lambda u: u.trySetChangeSourceMaster(SOURCE, MASTER),
+        True,
+        (silently(f"changesource.{SOURCE}.master", f"changesources/{SOURCE}"),),
+    ),
+    "trySetChangeSourceMaster, taken": Case(
+        lambda u: u.trySetChangeSourceMaster(SOURCE, OTHER_MASTER),
+        False,
+        before=lambda u: u.trySetChangeSourceMaster(SOURCE, MASTER),
+    ),
+    "trySetChangeSourceMaster, same": Case(
+        lambda u: u.trySetChangeSourceMaster(SOURCE, None), True
+    ),
+    # build data and test results
+    "setBuildData": Case(
+        lambda u: u.setBuildData(BUILD, "report", b"\0\xff", "a step"),
+        None,
+        (silently(f"build.{BUILD}.data.updated", f"builds/{BUILD}/data/report"),),
+    ),
+    "addTestResultSet": Case(
+        lambda u: u.addTestResultSet(BUILDER, BUILD, STEP, "unit", "performance", "ms"),
+        36,
+        (of_results("new", 36),),
+    ),
+    "addTestResults": Case(
+        lambda u: u.addTestResults(BUILDER, RESULTS, [A_RESULT, A_RESULT]),
+        None,
+        (Told(f"testresultset.{RESULTS}.results", (), {"test_result_setid": RESULTS, "added": 2}),),
+    ),
+    "completeTestResultSet": Case(
+        lambda u: u.completeTestResultSet(RESULTS, tests_passed=3),
+        None,
+        (of_results("completed"),),
     ),
     # workers
     "findWorkerId": Case(lambda u: u.findWorkerId("worker-3"), WORKER),
@@ -711,7 +839,71 @@ WRONG: list[tuple[str, Call, str]] = [
     ("trySetSchedulerMaster", lambda u: u.trySetSchedulerMaster(SCHEDULER, 99), "masterid"),
     ("masterActive", lambda u: u.masterActive("x", 99), "masterid"),
     ("masterStopped", lambda u: u.masterStopped("x", 99), "masterid"),
+    (
+        "trySetChangeSourceMaster",
+        lambda u: u.trySetChangeSourceMaster(99, MASTER),
+        "changesourceid",
+    ),
+    ("trySetChangeSourceMaster", lambda u: u.trySetChangeSourceMaster(SOURCE, 99), "masterid"),
+    (
+        "update_project_info",
+        lambda u: u.update_project_info(99, "s", None, None, None),
+        "projectid",
+    ),
+    ("find_codebase_id", lambda u: u.find_codebase_id(projectid=99, name="core"), "projectid"),
+    (
+        "update_codebase_info",
+        lambda u: u.update_codebase_info(codebaseid=99, projectid=PROJECT, slug="s"),
+        "codebaseid",
+    ),
+    (
+        "update_codebase_info",
+        lambda u: u.update_codebase_info(codebaseid=CODEBASE, projectid=99, slug="s"),
+        "projectid",
+    ),
+    (
+        "add_commit",
+        lambda u: u.add_commit(
+            codebaseid=99, author="", comments="", when_timestamp=0, revision="x"
+        ),
+        "codebaseid",
+    ),
+    (
+        "add_commit",
+        lambda u: u.add_commit(
+            codebaseid=CODEBASE,
+            author="",
+            comments="",
+            when_timestamp=0,
+            revision="x",
+            parent_commitid=99,
+        ),
+        "parent_commitid",
+    ),
+    (
+        "update_branch",
+        lambda u: u.update_branch(codebaseid=99, name="main", last_timestamp=0),
+        "codebaseid",
+    ),
+    (
+        "update_branch",
+        lambda u: u.update_branch(codebaseid=CODEBASE, name="main", commitid=99, last_timestamp=0),
+        "commitid",
+    ),
+    ("setBuildData", lambda u: u.setBuildData(99, "x", b"", ""), "buildid"),
+    ("addTestResultSet", lambda u: u.addTestResultSet(99, BUILD, STEP, None, "", ""), "builderid"),
+    ("addTestResultSet", lambda u: u.addTestResultSet(BUILDER, 99, STEP, None, "", ""), "buildid"),
+    ("addTestResultSet", lambda u: u.addTestResultSet(BUILDER, BUILD, 99, None, "", ""), "stepid"),
+    ("addTestResults", lambda u: u.addTestResults(99, RESULTS, []), "builderid"),
+    ("addTestResults", lambda u: u.addTestResults(BUILDER, 99, []), "test_result_setid"),
+    ("completeTestResultSet", lambda u: u.completeTestResultSet(99), "test_result_setid"),
     # numbers that are none, or do not fit into 32 bits
+    ("completeTestResultSet", lambda u: u.completeTestResultSet(RESULTS, -1), "tests_passed"),
+    (
+        "completeTestResultSet",
+        lambda u: u.completeTestResultSet(RESULTS, tests_failed=FOREVER),
+        "tests_failed",
+    ),
     ("setBuildStateString", lambda u: u.setBuildStateString(True, "x"), "buildid"),
     ("setBuildStateString", lambda u: u.setBuildStateString("10", "x"), "buildid"),  # type: ignore[arg-type]
     ("setBuildStateString", lambda u: u.setBuildStateString(FOREVER, "x"), "buildid"),
@@ -744,6 +936,27 @@ WRONG: list[tuple[str, Call, str]] = [
     ("updateBuilderList", lambda u: u.updateBuilderList(MASTER, ["a", "\udc80"]), "builderNames"),
     ("updateBuilderList", lambda u: u.updateBuilderList(MASTER, ["a", ""]), "builderNames.1"),
     ("findBuilderId", lambda u: u.findBuilderId(""), "name"),
+    ("findChangeSourceId", lambda u: u.findChangeSourceId(""), "name"),
+    ("find_project_id", lambda u: u.find_project_id("\udc80"), "name"),
+    (
+        "update_project_info",
+        lambda u: u.update_project_info(PROJECT, "s" * 51, None, None, None),
+        "slug",
+    ),
+    (
+        "add_commit",
+        lambda u: u.add_commit(
+            codebaseid=CODEBASE, author="", comments="", when_timestamp=0, revision="x" * 71
+        ),
+        "revision",
+    ),
+    (
+        "update_branch",
+        lambda u: u.update_branch(codebaseid=CODEBASE, name="x" * 256, last_timestamp=0),
+        "name",
+    ),
+    ("setBuildData", lambda u: u.setBuildData(BUILD, "x", "text", ""), "value"),  # type: ignore[arg-type]
+    ("setBuildData", lambda u: u.setBuildData(BUILD, "x" * 257, b"", ""), "name"),
     ("findWorkerId", lambda u: u.findWorkerId("x" * 51), "name"),
     ("addStep", lambda u: u.addStep(BUILD, ""), "name"),
     ("addLog", lambda u: u.addLog(STEP, "x", "st"), "type"),

@@ -15,7 +15,7 @@ from buildapi.data.router import Route
 from buildapi.db.tables import builds
 from buildapi.errors import BadArgument, Conflict, Forbidden, NoSuchResource
 from buildapi.service import BuildAPI
-from buildapi.testing import RecordingSubscriber, in_memory_api, result_of
+from buildapi.testing import RecordingSubscriber, a_commit, in_memory_api, result_of
 
 OPEN, SECRET = 1, 2
 
@@ -62,14 +62,15 @@ def a_site() -> BuildAPI:
     result_of(api.data.updates.updateBuilderList(1, ["open", "secret"]))
     workerid = result_of(api.data.updates.findWorkerId("worker"))
     result_of(api.data.updates.workerConfigured(workerid, 1, [OPEN, SECRET]))
-    result_of(api.data.updates.addChange(author="alice", codebase="app"))
+    result_of(api.data.updates.addChange(author="alice", codebase="app", revision="abc"))
+    result_of(a_commit(api, "abc"))
     for builderid in (OPEN, SECRET):
         a_build(api, builderid)
     return api
 
 
 def a_build(api: BuildAPI, builderid: int) -> None:
-    """Make a build of what the change changed, with a step, a log and a property."""
+    """Make a build of what the change changed, with one of everything that a build can have."""
     updates = api.data.updates
     bsid, brids = result_of(
         updates.addBuildset(
@@ -83,6 +84,10 @@ def a_build(api: BuildAPI, builderid: int) -> None:
     logid = result_of(updates.addLog(stepid, "stdio", "s"))
     result_of(updates.appendLog(logid, "oline\n"))
     result_of(updates.finishLog(logid))
+    result_of(updates.setBuildData(buildid, "worker", b"secret", "test"))
+    setid = result_of(updates.addTestResultSet(builderid, buildid, stepid, None, "kind", "unit"))
+    result = {"test_name": "test_all", "value": "1"}
+    result_of(updates.addTestResults(builderid, setid, [result]))
     result_of(updates.finishBuild(buildid, 0))
 
 
@@ -96,6 +101,7 @@ OWN = {
     "bsid": "{0}",
     "stepid": "{0}",
     "logid": "{0}",
+    "test_result_setid": "{0}",
     "step_number": "0",
     "step_name": "compile",
     "log_slug": "stdio",
@@ -144,6 +150,7 @@ def test_nothing_is_found_below_a_hidden_builder(shown: BuildAPI, route: Route) 
     [
         *("builders", "builds", "buildrequests", "buildsets", "builds?property=*"),
         *("workers/1/builders", "masters/1/builders", "workers/1/builds", "changes/1/builds"),
+        *("test_result_sets", "codebases/1/commit_range/1/1/test_result_sets"),
     ],
 )
 def test_lists_leave_out_what_is_hidden(api: BuildAPI, path: str) -> None:
@@ -166,6 +173,16 @@ def test_a_raw_log_is_hidden(api: BuildAPI) -> None:
     for path in ("logs/2/raw", "builders/2/builds/1/steps/0/logs/stdio/raw_inline"):
         with pytest.raises(NoSuchResource):
             result_of(api.data.raw(api.data.understood(path, "", ANONYMOUS)))
+
+
+def test_the_bytes_of_build_data_are_hidden(api: BuildAPI) -> None:
+    """As their object is."""
+    api.data.gate = HidingGate()
+    path = "builds/2/data/worker/value"
+
+    assert result_of(api.data.value(api.data.understood(path, "", MASTER))) == b"secret"
+    with pytest.raises(NoSuchResource):
+        result_of(api.data.value(api.data.understood(path, "", ANONYMOUS)))
 
 
 def test_a_set_of_both_builders_is_seen(api: BuildAPI) -> None:
@@ -204,7 +221,7 @@ def test_events_are_told_by_the_same_rule() -> None:
         a_build(api, builderid)
         recorded.close()
 
-        assert len(recorded.events) == 9
+        assert len(recorded.events) == 12
         for event in recorded.events:
             assert event.builderid == builderid
             assert gate.sees(ANONYMOUS, event) == (builderid == OPEN)

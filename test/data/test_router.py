@@ -131,7 +131,6 @@ def test_a_bare_element_takes_any_text(text: str, value: int | None) -> None:
     "path",
     [
         "",
-        "/",
         "/builds",
         "builds/",
         "builds//steps",
