@@ -80,7 +80,7 @@ def told(resource: type[Resource], reader: Reader, ident: int) -> Told:
     reading = _reading(resource)  # type: ignore[arg-type]  # classes hash
     row = reader.first(reading.select, {"ident": ident})
     if row is None:
-        raise NoSuchResource(f"there is no {resource.__name__.lower()} {ident}")
+        raise NoSuchResource(f"there is no {resource.singular} {ident}")
     words = dict(zip(reading.words, row[reading.width :], strict=False))
     return Told(reading.row(row), words, row[-2], row[-1])
 

@@ -22,6 +22,7 @@ class BuildData(Resource):
     """Bytes that a build left behind, under a name."""
 
     plural, table, parent = "build_data", build_data, Build
+    singular = "build_data"
     parent_on = builds.c.id == build_data.c.buildid
     ident = "name"
     keys = {"buildid": build_data.c.buildid, "name": build_data.c.name}

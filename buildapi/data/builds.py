@@ -136,7 +136,7 @@ class Build(Resource):
     builderid: int = field(builds.c.builderid, "The builder it is a build of.")
     buildrequestid: int = field(builds.c.buildrequestid, "The request it answers.")
     workerid: int | None = field(
-        builds.c.workerid, "The worker it runs on; null once that is deleted."
+        builds.c.workerid, "The worker it runs on; null once that is deleted.", declared=int
     )
     masterid: int = field(builds.c.masterid, "The master that runs it.")
     started_at: Time = field(builds.c.started_at, "When it began.")
@@ -146,7 +146,9 @@ class Build(Resource):
     results: int | None = field(builds.c.results, "Its result code, null until it ends.")
     state_string: str = field(builds.c.state_string, "What it is doing or did, for people.")
     properties: SourcedProperties = field(
-        _properties, "The properties asked for by property=: {name: [value, source]}."
+        _properties,
+        "The properties asked for by property=: {name: [value, source]}.",
+        declared=SourcedProperties | None,
     )
 
 

@@ -6,7 +6,6 @@ import sqlalchemy as sa
 
 from buildapi.data.schema import Column, Condition, Resource, embedded_list, field, happens
 from buildapi.data.sourcestamps import SourceStamp
-from buildapi.data.values import Json
 from buildapi.db.tables import buildrequests, buildset_sourcestamps, buildsets, sourcestamps
 
 _OF_SET = buildrequests.c.buildsetid == buildsets.c.id
@@ -44,7 +43,7 @@ class Buildset(Resource):
     external_idstring: str | None = field(
         buildsets.c.external_idstring, "What somebody outside knows it by."
     )
-    reason: str | None = field(buildsets.c.reason, "Why it was asked for.")
+    reason: str | None = field(buildsets.c.reason, "Why it was asked for.", declared=str)
     rebuilt_buildid: int | None = field(buildsets.c.rebuilt_buildid, "The build it repeats.")
     submitted_at: int = field(buildsets.c.submitted_at, "When it was asked for (epoch seconds).")
     complete: bool = field(buildsets.c.complete, "Whether all its requests are complete.")
@@ -52,7 +51,7 @@ class Buildset(Resource):
         buildsets.c.complete_at, "When it was completed (epoch seconds)."
     )
     results: int | None = field(buildsets.c.results, "The worst result; -1 while incomplete.")
-    sourcestamps: list[Json] = field(
+    sourcestamps: list[SourceStamp] = field(
         embedded_list(
             SourceStamp,
             SourceStamp.source.join(

@@ -169,7 +169,9 @@ class Change(Resource):
         has=lambda value: changes.c.parent_changeids == value,
     )
     author: str = field(changes.c.author, "Who wrote it.")
-    committer: str | None = field(changes.c.committer, "Who committed it, if that is known.")
+    committer: str | None = field(
+        changes.c.committer, "Who committed it, if that is known.", declared=str
+    )
     files: list[str] = field(
         Listed(
             change_files.c.filename, change_files, change_files.c.changeid == changes.c.changeid

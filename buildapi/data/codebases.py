@@ -88,7 +88,9 @@ class Branch(Resource):
     branchid: int = field(codebase_branches.c.id, "Unique id of this branch.")
     codebaseid: int = field(codebase_branches.c.codebaseid, "The codebase it belongs to.")
     name: str = field(codebase_branches.c.name, "Its name, unique in the codebase.")
-    commitid: int | None = field(codebase_branches.c.commitid, "Its newest commit, if known.")
+    commitid: int | None = field(
+        codebase_branches.c.commitid, "Its newest commit, if known.", declared=int
+    )
     last_timestamp: int = field(
         codebase_branches.c.last_timestamp, "When it last changed (epoch seconds)."
     )

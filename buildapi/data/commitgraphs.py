@@ -23,7 +23,7 @@ _PARENT = sa.select(codebase_commits.c.parent_commitid).where(
 class CommitGraph(Plain):
     """The way from the common parent of two commits to each of them."""
 
-    plural = "commit_graphs"
+    plural, singular = "commit_graphs", "commit_graph"
     one = ("codebases/n:codebaseid/commit_range/n:commitid1/n:commitid2/commits_common_parent",)
 
     common: int = field(sa.null(), "The newest commit that both come from.")

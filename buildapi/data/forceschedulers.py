@@ -22,7 +22,7 @@ from buildapi.errors import NoSuchResource
 class ForceSchedulers(Plain):
     """A form by which people ask for builds."""
 
-    plural = "forceschedulers"
+    plural, singular = "forceschedulers", "forcescheduler"
     one = ("forceschedulers/i:schedulername",)
     many = ("forceschedulers", "builders/:builderid/forceschedulers")
     actions = {
@@ -33,7 +33,7 @@ class ForceSchedulers(Plain):
     name: Identifier = field(sa.null(), "Its name, unique.")
     button_name: str = field(sa.null(), "What stands on its button.")
     label: str = field(sa.null(), "What stands above the form.")
-    builder_names: list[str] = field(sa.null(), "The builders it can ask to build.")
+    builder_names: list[Identifier] = field(sa.null(), "The builders it can ask to build.")
     enabled: bool = field(sa.null(), "Whether it can be used.")
     all_fields: list[Json] = field(sa.null(), "The fields of the form, nested.")
 

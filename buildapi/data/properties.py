@@ -76,7 +76,7 @@ def _read(reader: Reader, pattern: str, bound: Params, context: Context) -> Stor
 class Properties(Plain):
     """All properties of one build or build set, as one object: {name: [value, source]}."""
 
-    plural = "properties"
+    plural, singular = "properties", "sourcedproperties"
     one = (
         "builds/n:buildid/properties",
         "builders/n:builderid/builds/n:build_number/properties",
@@ -100,7 +100,7 @@ class Properties(Plain):
 class Property(Plain):
     """One property of a build, build set or change."""
 
-    plural = "_properties"
+    plural, singular = "_properties", "_property"
     many = (
         "builds/n:buildid/property_list",
         "buildsets/n:bsid/properties_list",

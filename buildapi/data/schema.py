@@ -24,7 +24,7 @@ from __future__ import annotations
 import string
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -68,6 +68,7 @@ class Field:
     One field of a resource type.
 
     has: for lists that can be filtered by element, the condition that a value is one of them.
+    declared: the type that the contract names, where it is not the true one.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Field:
     doc: str
     expression: Expression
     has: Callable[[Column], Condition] | None = None
+    declared: ValueType | None = None
 
     def sql(self, narrowing: Narrowing) -> Column:
         """Return the SQL expression of the field for this kind of request."""
@@ -102,12 +104,22 @@ class Listed:
 
 
 def field(
-    expression: Expression | Listed, doc: str, has: Callable[[Column], Condition] | None = None
+    expression: Expression | Listed,
+    doc: str,
+    has: Callable[[Column], Condition] | None = None,
+    *,
+    name: str = "",
+    declared: Any = None,
 ) -> Any:
-    """Declare a field: the SQL expression that gives it, and what it is."""
+    """
+    Declare a field: the SQL expression that gives it, and what it is.
+
+    name: if it is not that of the attribute.  declared: the annotation that the contract has.
+    """
+    said = None if declared is None else value_type(declared)
     if isinstance(expression, Listed):
-        return Field("", _UNKNOWN, doc, expression.array, expression.has)
-    return Field("", _UNKNOWN, doc, expression, has)
+        return Field(name, _UNKNOWN, doc, expression.array, expression.has, said)
+    return Field(name, _UNKNOWN, doc, expression, has, said)
 
 
 _UNKNOWN = ValueType("object")
@@ -138,12 +150,14 @@ class Resource:
     """
     A resource type; see the module's text.
 
+    singular: what the contract calls one object; by default the name of the class in lower case.
     ident: the field with the integer id by which ties are broken and events are read back.
     source: the FROM clause, if it is more than ``table``.  keys: what the names in paths mean.
     special: whole paths whose keys mean something else; there a key is ``bindparam(name)``.
     """
 
     plural: ClassVar[str]
+    singular: ClassVar[str]
     table: ClassVar[sa.Table]
     source: ClassVar[sa.FromClause]
     parent: ClassVar[type[Resource] | None] = None
@@ -166,12 +180,16 @@ class Resource:
         declared = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
         hints = typing.get_type_hints(cls, include_extras=True) if declared else {}
         cls.fields = {
-            name: Field(name, value_type(hints[name]), found.doc, found.expression, found.has)
+            found.name or name: replace(
+                found, name=found.name or name, type=value_type(hints[name])
+            )
             for name, found in declared.items()
         }
         for name in declared:
             # A field may be called like something of ours: ``source`` is one of build data.
             delattr(cls, name)
+        if "singular" not in vars(cls):
+            cls.singular = cls.__name__.lower()
         if "source" not in vars(cls) and "table" in vars(cls):
             cls.source = cls.table
         if cls.fields and "ident" not in vars(cls):

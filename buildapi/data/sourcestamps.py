@@ -18,7 +18,7 @@ from pydantic import (
 
 from buildapi.data.schema import Resource, field
 from buildapi.data.updates import must_exist
-from buildapi.data.values import Json, Time, is_text
+from buildapi.data.values import Binary, Time, is_text, nested
 from buildapi.db.hashes import ss_hash
 from buildapi.db.tables import buildset_sourcestamps, patches, sourcestamps
 from buildapi.db.transaction import Tx
@@ -44,6 +44,11 @@ _patch = sa.case(
     else_=None,
 )
 
+ShownPatch = Annotated[
+    Any,
+    nested("patch", patchid=int, body=Binary, level=int, subdir=str, author=str, comment=str),
+]
+
 
 class SourceStamp(Resource):
     """A point in the history of a codebase, with a patch perhaps."""
@@ -67,7 +72,7 @@ class SourceStamp(Resource):
     repository: str = field(sourcestamps.c.repository, "Where the source comes from.")
     project: str = field(sourcestamps.c.project, "The project it belongs to, as text.")
     codebase: str = field(sourcestamps.c.codebase, "The codebase it is a stamp of.")
-    patch: Json | None = field(
+    patch: ShownPatch | None = field(
         _patch, "The patch: {patchid, level, subdir, author, comment, body: null}, or null."
     )
     created_at: Time = field(sourcestamps.c.created_at, "When it was first seen.")

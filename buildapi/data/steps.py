@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 
 from buildapi.data.builds import Build
 from buildapi.data.schema import Resource, field, happens
 from buildapi.data.updates import Flag, Id, Name, ResultCode, Seconds, Updates, must_exist, update
-from buildapi.data.values import Identifier, Json, Time
+from buildapi.data.values import Identifier, Time, nested
 from buildapi.db.hashes import free_step_name
 from buildapi.db.tables import builds, steps
 from buildapi.db.transaction import Tx
+
+Url = Annotated[Any, nested("Url", name=str, url=str)]
 
 
 class Step(Resource):
@@ -61,7 +64,7 @@ class Step(Resource):
     complete_at: Time | None = field(steps.c.complete_at, "When it ended.")
     results: int | None = field(steps.c.results, "Its result code, null until it ends.")
     state_string: str = field(steps.c.state_string, "What it is doing or did, for people.")
-    urls: list[Json] = field(steps.c.urls_json, "Links that it gave: a list of {name, url}.")
+    urls: list[Url] = field(steps.c.urls_json, "Links that it gave: a list of {name, url}.")
     hidden: bool = field(steps.c.hidden, "Whether user interfaces should leave it out.")
 
 

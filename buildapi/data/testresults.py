@@ -75,6 +75,7 @@ class TestResultSet(Resource):
     __test__ = False  # its name is the contract's; it is no test
 
     plural, table, parent = "test_result_sets", test_result_sets, Builder
+    singular = "test_result_set"
     parent_on = builders.c.id == test_result_sets.c.builderid
     keys = {
         "test_result_setid": test_result_sets.c.id,
@@ -122,6 +123,7 @@ class TestResult(Resource):
     __test__ = False  # its name is the contract's; it is no test
 
     plural, table, parent = "test_results", test_results, TestResultSet
+    singular = "test_result"
     parent_on = test_result_sets.c.id == test_results.c.test_result_setid
     source = test_results.outerjoin(
         test_names, test_names.c.id == test_results.c.test_nameid

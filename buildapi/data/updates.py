@@ -279,8 +279,8 @@ def must_exist(
     """
     row = reader.first(_row_of(resource), {"ident": ident})  # type: ignore[arg-type]  # classes hash
     if row is None:
-        name = resource.__name__.lower()
-        raise NoSuchResource(f"{parameter or resource.ident}: there is no {name} {ident}")
+        name = parameter or resource.ident
+        raise NoSuchResource(f"{name}: there is no {resource.singular} {ident}")
     return row
 
 

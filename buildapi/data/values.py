@@ -2,8 +2,8 @@
 The types of fields: from the text of a URL to a value, and what may be asked of them.
 
 A field is annotated with one of these: ``int``, ``str``, ``bool``, ``Time``, ``Identifier``,
-``Json``, ``Binary``, ``SourcedProperties``, ``list[...]`` of them, another resource type, and ``|
-None`` for those that may be null.
+``Json``, ``Binary``, ``SourcedProperties``, what ``nested`` gives, ``list[...]`` of them, another
+resource type, and ``| None`` for those that may be null.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains", "in", "notin"]
@@ -33,18 +33,27 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
+class Nested:
+    """What an object inside an object is made of.  name: as the contract calls it."""
+
+    name: str
+    parts: tuple[tuple[str, ValueType], ...]
+
+
+@dataclass(frozen=True)
 class ValueType:
     """
     The type of a field.
 
     kind: its name in the contract.  of: what a list is a list of.  resource: the resource type
-    whose whole object this is.
+    whose whole object this is.  shape: that of an object of fixed parts that is no resource.
     """
 
     kind: Kind
     nullable: bool = False
     of: ValueType | None = None
     resource: Any = None
+    shape: Nested | None = None
 
     @property
     def json_text(self) -> bool:
@@ -103,6 +112,19 @@ Json = Annotated[Any, ValueType("object")]
 Binary = Annotated[None, ValueType("binary")]
 SourcedProperties = Annotated[Mapping[str, Any], ValueType("sourced")]
 
+
+def nested(called: str, /, **parts: Any) -> ValueType:
+    """
+    Return the type of an object of fixed parts, with which to annotate.
+
+    called: as the contract calls it.  parts: the annotation of each.
+
+        Url = Annotated[Any, nested("Url", name=str, url=str)]
+    """
+    shape = Nested(called, tuple((name, value_type(of)) for name, of in parts.items()))
+    return ValueType("object", shape=shape)
+
+
 _PLAIN: dict[Any, Kind] = {int: "integer", str: "string", bool: "boolean"}
 
 
@@ -117,7 +139,7 @@ def value_type(annotation: Any) -> ValueType:
     if origin in (typing.Union, types.UnionType):
         (inner,) = (a for a in arguments if a is not type(None))
         found = value_type(inner)
-        return ValueType(found.kind, nullable=True, of=found.of, resource=found.resource)
+        return replace(found, nullable=True)
     if origin is list:
         return ValueType("list", of=value_type(arguments[0]))
     if isinstance(annotation, type):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 
@@ -28,7 +28,7 @@ from buildapi.data.updates import (
     must_exist,
     update,
 )
-from buildapi.data.values import Json
+from buildapi.data.values import Json, nested
 from buildapi.db.tables import (
     builder_masters,
     builders,
@@ -72,6 +72,10 @@ def _connected_to(narrowing: Narrowing) -> Column:
     return json_array(one, connected_workers, where)
 
 
+MasterId = Annotated[Any, nested("master_id", masterid=int)]
+MasterBuilder = Annotated[Any, nested("master_builder", masterid=int, builderid=int)]
+
+
 class Worker(Resource):
     """A machine, container or process that runs the steps of builds for a master."""
 
@@ -106,10 +110,10 @@ class Worker(Resource):
 
     workerid: int = field(workers.c.id, "Unique id of this worker.")
     name: str = field(workers.c.name, "Its name, unique.")
-    connected_to: list[Json] = field(
+    connected_to: list[MasterId] = field(
         _connected_to, "The masters it is connected to: a list of {masterid}."
     )
-    configured_on: list[Json] = field(
+    configured_on: list[MasterBuilder] = field(
         _configured_on, "The builders it is configured for: a list of {masterid, builderid}."
     )
     workerinfo: Json = field(workers.c.info, "What it tells of itself: an object of any keys.")
