@@ -41,6 +41,7 @@ from buildapi.data.router import LONGEST_REMEMBERED, Match, Route, Router
 from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
+from buildapi.data.specs import Spec
 from buildapi.data.sql import Plan, Shape, params_of, plan, shape_of
 from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.testresults import TestResult, TestResultSet, TestResultUpdates
@@ -79,6 +80,7 @@ RESOURCES: tuple[type[Resource], ...] = (
     BuildData,
     TestResultSet,
     TestResult,
+    Spec,
 )
 ROUTER = Router(RESOURCES)
 
@@ -260,7 +262,7 @@ class DataAPI:
         assert issubclass(resource, Plain)  # noqa: S101  only those have no plan
         if few and resource is LogChunk:
             raise TooLarge
-        context = Context(ask.restriction, self.forceschedulers)
+        context = Context(ask.restriction, self.forceschedulers, ROUTER.routes)
         seq = newest(reader) if self.logged else None
         rows = resource.objects(
             reader, ask.match.route.pattern, ask.match.bound, ask.query, context

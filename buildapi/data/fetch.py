@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import Restriction
 from buildapi.data.query import EVERYTHING, Query
-from buildapi.data.router import Match
+from buildapi.data.router import Match, Route
 from buildapi.data.schema import Resource
 from buildapi.data.sql import Plan, Row, Shape, params_of, plan, shape_of
 from buildapi.db.connect import Params, Reader
@@ -175,11 +175,13 @@ def find(
 @dataclass(frozen=True)
 class Context:
     """
-    What rows may depend on besides the database: rights, and what the master is configured with.
+    What rows may depend on besides the database: rights, what the master is configured with, and
+    all paths that there are.
     """
 
     restriction: Restriction | None
     forceschedulers: Mapping[str, ForceScheduler]
+    routes: tuple[Route, ...]
 
 
 class Plain(Resource, ABC):

@@ -62,12 +62,12 @@ class Router:
     """All paths of the given resource types."""
 
     def __init__(self, resources: Iterable[type[Resource]]) -> None:
-        self.routes = [
+        self.routes = tuple(
             Route(resource, kind, pattern)
             for resource in resources
             for kind in KINDS
             for pattern in getattr(resource, kind)
-        ]
+        )
         self._root = _Node()
         for route in self.routes:
             self._add(route)
