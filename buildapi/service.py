@@ -36,8 +36,8 @@ from buildapi.errors import BuildAPIError, CannotOpen, Stopping
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.app import Web
+from buildapi.www.channel import Site
 from buildapi.www.listening import is_loopback
-from buildapi.www.site import Site
 
 # What each part of the service has at least to come to its end.
 LEAST_S = 1.0

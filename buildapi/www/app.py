@@ -21,10 +21,10 @@ from buildapi.data.control import Control
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.actions import Actions
+from buildapi.www.channel import Site
 from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
 from buildapi.www.rest import Rest
-from buildapi.www.site import Site
 
 _BELOW = (b"/api/v2/", b"/api/latest/")
 _READING = (b"GET", b"HEAD")
