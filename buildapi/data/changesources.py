@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from buildapi.data.masters import Master
+from buildapi.data.masters import Master, try_set_master
 from buildapi.data.schema import Resource, embedded, field, happens
-from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
+from buildapi.data.updates import Id, Name, Updates, found_or_made, update
 from buildapi.db.tables import changesource_masters, changesources, masters
 from buildapi.db.transaction import Tx
 
@@ -44,14 +44,6 @@ class ChangeSource(Resource):
     )
 
 
-_MASTER = sa.select(changesource_masters.c.masterid).where(
-    changesource_masters.c.changesourceid == sa.bindparam("changesourceid")
-)
-_LEAVE = sa.delete(changesource_masters).where(
-    changesource_masters.c.changesourceid == sa.bindparam("changesourceid_")
-)
-
-
 class ChangeSourceUpdates(Updates):
     """What changes change sources."""
 
@@ -67,18 +59,4 @@ class ChangeSourceUpdates(Updates):
 
         Returns whether it is so now: false if another master has it.
         """
-        must_exist(tx, ChangeSource, changesourceid)
-        if masterid is not None:
-            must_exist(tx, Master, masterid)
-        row = tx.first(_MASTER, {"changesourceid": changesourceid})
-        current = row[0] if row else None
-        if current == masterid:
-            return True
-        if current is not None and masterid is not None:
-            return False
-        if masterid is None:
-            tx.run(_LEAVE, {"changesourceid_": changesourceid})
-        else:
-            tx.insert(changesource_masters, changesourceid=changesourceid, masterid=masterid)
-        tx.emit(ChangeSource, changesourceid, "master")
-        return True
+        return try_set_master(tx, ChangeSource, changesource_masters, changesourceid, masterid)

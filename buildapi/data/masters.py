@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import sqlalchemy as sa
 
 from buildapi.data.schema import Resource, field, happens
@@ -58,3 +61,37 @@ def tell(tx: Tx, masterid: int, event: str, *, active: bool) -> None:
     """Publish that a master became active, or is no longer."""
     name = must_exist(tx, Master, masterid)[1]
     tx.emit(Master, masterid, event, body={"masterid": masterid, "name": name, "active": active})
+
+
+@lru_cache
+def _links(links: sa.Table) -> tuple[sa.Select[Any], sa.Delete]:
+    (key,) = links.primary_key.columns
+    found = sa.select(links.c.masterid).where(key == sa.bindparam("ident"))
+    return found, sa.delete(links).where(key == sa.bindparam("ident"))
+
+
+def try_set_master(
+    tx: Tx, resource: type[Resource], links: sa.Table, ident: int, masterid: int | None
+) -> bool:
+    """
+    Give an object that runs on one master at most to a master, or take it from its master (None).
+
+    links: which is on which master.  Returns whether it is so now: false if another master has it.
+    Publishes ``master`` if anything changed.
+    """
+    must_exist(tx, resource, ident)
+    if masterid is not None:
+        must_exist(tx, Master, masterid)
+    of_object, leave = _links(links)
+    row = tx.first(of_object, {"ident": ident})
+    current = row[0] if row else None
+    if current == masterid:
+        return True
+    if current is not None and masterid is not None:
+        return False
+    if masterid is None:
+        tx.run(leave, {"ident": ident})
+    else:
+        tx.insert_later(links, (ident, masterid))
+    tx.emit(resource, ident, "master")
+    return True

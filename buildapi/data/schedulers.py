@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from buildapi.data.masters import Master
+from buildapi.data.masters import Master, try_set_master
 from buildapi.data.schema import Resource, embedded, field, happens
 from buildapi.data.updates import Flag, Id, Name, Updates, found_or_made, must_exist, update
 from buildapi.db.tables import masters, scheduler_masters, schedulers
@@ -45,14 +45,6 @@ class Scheduler(Resource):
     )
 
 
-_MASTER = sa.select(scheduler_masters.c.masterid).where(
-    scheduler_masters.c.schedulerid == sa.bindparam("schedulerid")
-)
-_LEAVE = sa.delete(scheduler_masters).where(
-    scheduler_masters.c.schedulerid == sa.bindparam("schedulerid_")
-)
-
-
 class SchedulerUpdates(Updates):
     """What changes schedulers."""
 
@@ -75,18 +67,4 @@ class SchedulerUpdates(Updates):
 
         Returns whether it is so now: false if another master has it.
         """
-        must_exist(tx, Scheduler, schedulerid)
-        if masterid is not None:
-            must_exist(tx, Master, masterid)
-        row = tx.first(_MASTER, {"schedulerid": schedulerid})
-        current = row[0] if row else None
-        if current == masterid:
-            return True
-        if current is not None and masterid is not None:
-            return False
-        if masterid is None:
-            tx.run(_LEAVE, {"schedulerid_": schedulerid})
-        else:
-            tx.insert(scheduler_masters, schedulerid=schedulerid, masterid=masterid)
-        tx.emit(Scheduler, schedulerid, "master")
-        return True
+        return try_set_master(tx, Scheduler, scheduler_masters, schedulerid, masterid)
