@@ -73,7 +73,13 @@ class Database:
         from_thread = None if self.connector.in_memory else reactor.callFromThread
         if not settings.read_only:
             patience_s = settings.busy_timeout_s
-            commits = GroupCommit(self.connector, self.seconds, announce, patience_s)
+            commits = GroupCommit(
+                self.connector,
+                self.seconds,
+                announce,
+                patience_s,
+                alone=not settings.foreign_writer,
+            )
             self.writer = Writer(commits, deliver, from_thread, settings.max_queued_writes)
         self._readers: Readers | None = None
         if from_thread is not None:

@@ -65,7 +65,8 @@ class GroupCommit:
     The writing connection, and the transactions made on it.
 
     clock: seconds since the epoch.  announce: makes changes into events.  patience_s: how long a
-    busy or lost database is tried again.  ``seq``: the position of the newest event.
+    busy or lost database is tried again.  alone: nobody else writes, so that what was written
+    need not be read again.  ``seq``: the position of the newest event.
     """
 
     _log = Logger()
@@ -76,11 +77,14 @@ class GroupCommit:
         clock: Callable[[], float],
         announce: Announce,
         patience_s: float,
+        *,
+        alone: bool = True,
     ) -> None:
         self._connector = connector
         self._clock = clock
         self._announce = announce
         self._patience_s = patience_s
+        self._alone = alone
         self._giving_up = Flag()
         self._connection: Any = None
         self._memory: dict[Any, Any] = {}
@@ -153,6 +157,8 @@ class GroupCommit:
 
     def _transaction(self, jobs: list[Job], run: Callable[[Tx, Job], None]) -> Committed:
         connection = self._connected()
+        if not self._alone:
+            self._memory.clear()
         batch, at = self._batch + 1, self._clock()
         dialect = self._connector.dialect
         tx = Tx(connection, dialect, self.seq, at, self._memory, self._announce)
