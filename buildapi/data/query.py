@@ -57,11 +57,6 @@ class Query:
     offset: int = 0
     properties: tuple[str | None, ...] = ()
 
-    @property
-    def windowed(self) -> bool:
-        """Whether a page is asked for, not the whole list."""
-        return self.limit is not None or self.offset > 0
-
 
 EVERYTHING = Query()
 

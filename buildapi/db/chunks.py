@@ -34,10 +34,6 @@ class Chunk:
     content: bytes | None
     compressed: int
 
-    def moved(self, by: int) -> Chunk:
-        """The same lines further down: a text may be cut before its place is known."""
-        return Chunk(self.first_line + by, self.last_line + by, self.content, self.compressed)
-
 
 def split(text: str, first_line: int, method: str) -> list[Chunk]:
     """
