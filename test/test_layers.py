@@ -26,7 +26,7 @@ LAYERS = (
     ("data.query",),
     ("data.sql", "data.router"),
     ("data.api",),
-    ("data.control",),
+    ("data.deeds", "data.control"),
     ("www.*",),
     ("service",),
     ("buildapi", "testing", "testing.*", "client"),

@@ -54,8 +54,12 @@ class BuildRequest(Resource):
         "unclaimed": happens("The master gave it back."),
         "complete": happens("It has its results."),
         "cancel": happens("It was cancelled.", keys=("buildrequests/{buildrequestid}",)),
+        "priority": happens("It became more or less urgent.", slash=None),
     }
-    actions = {"cancel": "Cancel it, claimed or not.  Parameter: reason."}
+    actions = {
+        "cancel": "Cancel it, claimed or not.  Parameter: reason.",
+        "set_priority": "Make it more or less urgent.  Parameter: priority (integer).",
+    }
 
     buildrequestid: int = field(buildrequests.c.id, "Unique id of this request.")
     buildsetid: int = field(buildrequests.c.buildsetid, "The build set it is part of.")

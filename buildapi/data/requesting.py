@@ -283,6 +283,13 @@ class BuildRequestUpdates(BuildsetUpdates):
         return True
 
     @update
+    def setBuildRequestPriority(self, tx: Tx, brid: Id, priority: Priority) -> None:
+        """Make a request more or less urgent.  Publishes ``priority``."""
+        must_exist(tx, BuildRequest, brid, "brid")
+        tx.change(buildrequests, brid, priority=priority)
+        tx.emit(BuildRequest, brid, "priority")
+
+    @update
     def rebuildBuildrequest(
         self, tx: Tx, buildrequest: dict[str, Any]
     ) -> tuple[int, dict[int, int]]:

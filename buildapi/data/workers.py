@@ -107,6 +107,12 @@ class Worker(Resource):
         "missing": happens("It is missed.  Body: also last_connection (epoch seconds) and notify."),
         "state_updated": happens("It was paused or resumed, or will stop gracefully."),
     }
+    actions = {
+        "stop": "Let it stop once its builds are done.  Parameter: reason.",
+        "pause": "Let it start no new builds.  Parameter: reason.",
+        "unpause": "Let it start builds again.",
+        "kill": "End it at once, whatever it builds.  Parameter: reason.",
+    }
 
     workerid: int = field(workers.c.id, "Unique id of this worker.")
     name: str = field(workers.c.name, "Its name, unique.")

@@ -294,6 +294,11 @@ CASES: dict[str, Case] = {
         (Told("buildset.15.new", ("buildsets/15/new",), EMPTY_SET), of_set("complete", bsid=15)),
     ),
     "maybeBuildsetComplete": Case(lambda u: u.maybeBuildsetComplete(SET), None),
+    "setBuildRequestPriority": Case(
+        lambda u: u.setBuildRequestPriority(PENDING, -3),
+        None,
+        (silently(f"buildrequest.{PENDING}.priority", f"buildrequests/{PENDING}"),),
+    ),
     "claimBuildRequests": Case(
         lambda u: u.claimBuildRequests([PENDING, PENDING]),
         True,
@@ -799,6 +804,7 @@ WRONG: list[tuple[str, Call, str]] = [
     ("addBuildset", lambda u: u.addBuildset(rebuilt_buildid=99), "rebuilt_buildid"),
     ("maybeBuildsetComplete", lambda u: u.maybeBuildsetComplete(99), "bsid"),
     ("cancelBuildRequest", lambda u: u.cancelBuildRequest(99), "99"),
+    ("setBuildRequestPriority", lambda u: u.setBuildRequestPriority(99, 1), "brid"),
     ("rebuildBuildrequest", lambda u: u.rebuildBuildrequest({"buildrequestid": 99}), "99"),
     ("addBuild", lambda u: u.addBuild(99, PENDING, WORKER), "builderid"),
     ("addBuild", lambda u: u.addBuild(BUILDER, 99, WORKER), "buildrequestid"),
@@ -928,6 +934,7 @@ WRONG: list[tuple[str, Call, str]] = [
     ("add_build_locks_duration", lambda u: u.add_build_locks_duration(BUILD, -1), "duration_s"),
     ("addChange", lambda u: u.addChange(when_timestamp=FOREVER), "when_timestamp"),
     ("addBuildset", lambda u: u.addBuildset(priority=FOREVER), "priority"),
+    ("setBuildRequestPriority", lambda u: u.setBuildRequestPriority(5, FOREVER), "priority"),
     ("rebuildBuildrequest", lambda u: u.rebuildBuildrequest({}), "buildrequest"),
     ("rebuildBuildrequest", lambda u: u.rebuildBuildrequest(REQUEST), "buildrequest"),  # type: ignore[arg-type]
     # texts that are none, do not fit their columns, or are no UTF-8

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from buildapi import testing
 from buildapi.data.api import ROUTER
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import ANONYMOUS, MASTER, Action, Gate, Identity, Restriction, Scope
@@ -241,6 +242,20 @@ def test_events_have_the_project_of_their_builder(api: BuildAPI) -> None:
     assert [(event.builderid, event.projectid) for event in recorded.events] == [(OPEN, 7)]
 
 
+def test_control_messages_have_the_scope_of_what_is_controlled(api: BuildAPI) -> None:
+    """Who may not see a builder does not hear what is asked of its builds."""
+    result_of(api.data.transaction(_make_project))
+    result_of(api.data.updates.updateBuilderInfo(OPEN, None, None, None, 7, []))
+    recorded = RecordingSubscriber(api, "control.#")
+    api.control.obey(lambda _: None)
+    buildid = result_of(testing.a_build(api, "open"))
+    brid = result_of(api.data.get(("builds", buildid)))["buildrequestid"]
+    for path, action in ((f"builds/{buildid}", "stop"), (f"buildrequests/{brid}", "cancel")):
+        result_of(api.control.call(path, action, {}, ANONYMOUS))
+
+    assert [(event.builderid, event.projectid) for event in recorded.events] == [(OPEN, 7)] * 2
+
+
 def _make_project(tx: Any) -> None:
     tx.connection.execute(
         "INSERT INTO projects (id, name, name_hash, slug) VALUES (7, 'p', 'p', 'p')"
@@ -249,7 +264,12 @@ def _make_project(tx: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "action"),
-    [("builds/2", "stop"), ("builds/2", "rebuild"), ("buildrequests/2", "cancel")],
+    [
+        ("builds/2", "stop"),
+        ("builds/2", "rebuild"),
+        ("buildrequests/2", "cancel"),
+        ("buildrequests/2", "set_priority"),
+    ],
 )
 def test_what_is_hidden_cannot_be_controlled(api: BuildAPI, path: str, action: str) -> None:
     """It is not even there."""
@@ -288,6 +308,7 @@ def test_a_hidden_builder_cannot_be_forced(api: BuildAPI) -> None:
         ("builds/2", "stop", {}),
         ("builds/2", "rebuild", {}),
         ("buildrequests/2", "cancel", {}),
+        ("buildrequests/2", "set_priority", {"priority": 1}),
         ("forceschedulers/both", "force", {}),
         ("forceschedulers/both", "force", {"builderid": SECRET}),
     ],

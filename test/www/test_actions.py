@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent
 
-from buildapi.data.forcefields import force_schedulers
+from buildapi.data.forcefields import ForceScheduler, force_schedulers
 from buildapi.data.gate import Gate
+from buildapi.errors import BadArgument, BadQuery
 from buildapi.mq.event import Event
 from buildapi.service import BuildAPI
 from buildapi.settings import Server, Settings
@@ -64,12 +65,22 @@ def schedulerid(api: BuildAPI) -> int:
     return found
 
 
+@pytest.fixture
+def worker(api: BuildAPI) -> int:
+    """Return the id of a worker that builds for a builder on the master: all ids are 1."""
+    updates = api.data.updates
+    result_of(updates.updateBuilderList(1, ["runtests"]))
+    workerid: int = result_of(updates.findWorkerId("linux"))
+    result_of(updates.workerConfigured(workerid, 1, [1]))
+    return workerid
+
+
 class ObedientMaster:
     """Gets control messages, and remembers them."""
 
-    def __init__(self, api: BuildAPI) -> None:
+    def __init__(self, api: BuildAPI, pattern: str = "control.#") -> None:
         self.told: list[tuple[str, Any]] = []
-        self.listener = api.control.obey(self._told)
+        self.listener = api.control.obey(self._told, pattern)
 
     def _told(self, event: Event) -> None:
         self.told.append((event.topic, event.message))
@@ -145,6 +156,10 @@ def test_what_is_listened_on_decides(listen: str | None, allowed: bool) -> None:
         "forceschedulers/nosuch",
         "forceschedulers",
         "builders",
+        "workers/1",
+        "workers/99",
+        "masters/99/builders/99/workers/nosuch",
+        "workers",
         "logs/1/raw",
         "masters/1",
     ],
@@ -166,6 +181,12 @@ def test_an_unknown_action_is_not_implemented(forcing: BuildAPI, web: WebClient,
         ("builders/runtests/builds/99", "stop", {}),
         ("buildrequests/99", "cancel", {"reason": []}),
         ("schedulers/99", "enable", {}),
+        ("buildrequests/99", "set_priority", {}),
+        ("masters/99/schedulers/1", "enable", {}),
+        ("workers/99", "stop", {}),
+        ("workers/nosuch", "pause", {"reason": 5}),
+        ("masters/99/workers/1", "unpause", {}),
+        ("builders/99/workers/linux", "kill", {}),
         ("forceschedulers/nosuch", "force", {"times": "x"}),
     ],
 )
@@ -296,6 +317,162 @@ def test_enable_needs_a_truth_value(
     answer = web.call(f"/api/v2/schedulers/{schedulerid}", "enable", **params)
 
     assert code(answer) == (400, -32602)
+
+
+def test_a_scheduler_is_enabled_on_its_master_too(
+    api: BuildAPI, web: WebClient, schedulerid: int
+) -> None:
+    """By its other path."""
+    result_of(api.data.updates.trySetSchedulerMaster(schedulerid, 1))
+
+    assert result(web.call("/api/v2/masters/1/schedulers/1", "enable", enabled=False)) is None
+    assert web.get("/api/v2/schedulers/1").json()["schedulers"][0]["enabled"] is False
+
+
+def test_a_request_gets_more_urgent(api: BuildAPI, web: WebClient) -> None:
+    """The change has its event, of the whole object, and needs no master."""
+    brid = result_of(a_request(api))
+    heard = RecordingSubscriber(api)
+
+    assert result(web.call(f"/api/v2/buildrequests/{brid}", "set_priority", priority=-5)) is None
+
+    assert [(event.topic, event.message["priority"]) for event in heard.events] == [
+        ("buildrequest.1.priority", -5)
+    ]
+    (request,) = web.get(f"/api/v2/buildrequests/{brid}").json()["buildrequests"]
+    assert request["priority"] == -5
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"priority": None}, {"priority": "5"}, {"priority": True}, {"priority": 2**31}]
+)
+def test_a_priority_is_an_integer_of_32_bits(
+    api: BuildAPI, web: WebClient, params: dict[str, Any]
+) -> None:
+    """Nothing is guessed, and the parameter is named."""
+    brid = result_of(a_request(api))
+    answer = web.call(f"/api/v2/buildrequests/{brid}", "set_priority", **params)
+
+    assert code(answer) == (400, -32602)
+    assert "priority" in answer.json()["error"]["message"]
+
+
+ROADS_TO_A_WORKER = [
+    f"{parent}workers/{name}"
+    for parent in ("", "builders/1/", "masters/1/", "masters/1/builders/1/")
+    for name in ("1", "linux")
+]
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("path", ROADS_TO_A_WORKER)
+def test_a_worker_is_paused_for_a_reason_by_any_path(
+    api: BuildAPI, web: WebClient, path: str
+) -> None:
+    """The flag is changed and masters are told, in one transaction; no master is needed."""
+    heard = RecordingSubscriber(api)
+
+    assert result(web.call(f"/api/v2/{path}", "pause", reason="full disk")) is None
+
+    (found,) = web.get("/api/v2/workers/1").json()["workers"]
+    assert (found["paused"], found["pause_reason"]) == (True, "full disk")
+    assert [(event.topic, event.keys) for event in heard.events] == [
+        ("worker.1.state_updated", ("workers/1/state_updated",)),
+        ("control.worker.1.pause", ("control/worker/1/pause",)),
+    ]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_worker_is_resumed(api: BuildAPI, web: WebClient) -> None:
+    """And the reason is gone; a pause without a reason has none, though masters hear of one."""
+    master = ObedientMaster(api)
+    result(web.call("/api/v2/workers/1", "pause", reason="full disk"))
+    result(web.call("/api/v2/workers/1", "unpause"))
+    (resumed,) = web.get("/api/v2/workers/1").json()["workers"]
+    result(web.call("/api/v2/workers/1", "pause"))
+    (again,) = web.get("/api/v2/workers/1").json()["workers"]
+
+    assert (resumed["paused"], resumed["pause_reason"]) == (False, None)
+    assert (again["paused"], again["pause_reason"]) == (True, None)
+    assert master.told == [
+        ("control.worker.1.pause", {"reason": "full disk"}),
+        ("control.worker.1.unpause", {"reason": "no reason"}),
+        ("control.worker.1.pause", {"reason": "no reason"}),
+    ]
+
+
+@pytest.mark.usefixtures("worker")
+def test_stop_of_a_worker_is_graceful(api: BuildAPI, web: WebClient) -> None:
+    """It is a flag, which a master finds whenever it looks."""
+    heard = RecordingSubscriber(api)
+
+    assert result(web.call("/api/v2/workers/linux", "stop", reason="why")) is None
+
+    assert web.get("/api/v2/workers/1").json()["workers"][0]["graceful"] is True
+    assert heard.topics == ["worker.1.state_updated", "control.worker.1.stop"]
+    assert heard.events[1].message == {"reason": "why"}
+
+
+@pytest.mark.usefixtures("worker")
+def test_only_a_master_can_kill_a_worker(api: BuildAPI, web: WebClient) -> None:
+    """No flag of the database would end what runs now."""
+    heard = RecordingSubscriber(api)
+    assert code(web.call("/api/v2/workers/1", "kill")) == (503, -32000)
+    assert heard.topics == []
+
+    master = ObedientMaster(api)
+    assert result(web.call("/api/v2/workers/1", "kill", reason="it burns")) is None
+    assert master.told == [("control.worker.1.kill", {"reason": "it burns"})]
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("action", ["stop", "pause", "unpause", "kill"])
+def test_a_worker_wants_its_reason_as_text(api: BuildAPI, web: WebClient, action: str) -> None:
+    """Before it is asked whether a master listens, and before anything is changed."""
+    heard = RecordingSubscriber(api)
+
+    assert code(web.call("/api/v2/workers/1", action, reason=5)) == (400, -32602)
+    assert heard.topics == []
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_master_may_obey_some_messages_only(api: BuildAPI, web: WebClient) -> None:
+    """What nobody obeys is refused, and what somebody does reaches only them."""
+    result_of(a_build(api))
+    builds = ObedientMaster(api, "control.build.#")
+    assert code(web.call("/api/v2/workers/1", "kill")) == (503, -32000)
+    assert code(web.call("/api/v2/buildrequests/1", "cancel")) == (503, -32000)
+    assert result(web.call("/api/v2/builds/1", "stop")) is None
+
+    workers = ObedientMaster(api, "control.worker.*.kill")
+    builds.listener.close()
+    assert result(web.call("/api/v2/workers/1", "kill")) is None
+    assert code(web.call("/api/v2/builds/1", "stop")) == (503, -32000)
+    assert [topic for topic, _ in builds.told] == ["control.build.1.stop"]
+    assert [topic for topic, _ in workers.told] == ["control.worker.1.kill"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error"),
+    [("#", BadArgument), ("build.#", BadArgument), ("*.build.#", BadArgument), ("", BadQuery)],
+)
+def test_only_control_messages_can_be_obeyed(
+    api: BuildAPI, pattern: str, error: type[Exception]
+) -> None:
+    """Who obeyed all events would seem to obey calls, too."""
+    with pytest.raises(error):
+        api.control.obey(print, pattern)
+    assert api.mq.listeners == 0
+
+
+def test_a_master_changes_its_forms(forcing: BuildAPI, web: WebClient) -> None:
+    """Those that it offers from now on are all that there are."""
+    forcing.control.offer([ForceScheduler(name="again", builder_names=("docs",))])
+
+    assert code(web.call("/api/v2/forceschedulers/force", "force")) == (404, -32600)
+    assert result(web.call("/api/v2/forceschedulers/again", "force")) == [1, {"2": 1}]
+    names = [row["name"] for row in web.get("/api/v2/forceschedulers").json()["forceschedulers"]]
+    assert names == ["again"]
 
 
 @pytest.mark.usefixtures("forcing")
