@@ -4,6 +4,7 @@ The ``buildapi`` command.
     buildapi serve --db sqlite:////srv/ci/state.sqlite      serve a database until Ctrl-C
     buildapi config                                         every setting, and where it comes from
     buildapi db add-indexes --db sqlite:////srv/…           make an existing database quick
+    buildapi docs DIRECTORY                                 descriptions of the API, as files
 
 What keeps a command from its work is one sentence on the standard error, and exit status 1.
 """
@@ -35,6 +36,7 @@ from twisted.logger import (
 
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.db import upkeep
+from buildapi.docs.files import FILES
 from buildapi.errors import BuildAPIError
 from buildapi.service import BuildAPI
 from buildapi.settings import SECTIONS, Declaration, Settings, declarations, load
@@ -157,6 +159,16 @@ def add_indexes(settings: Settings) -> None:
     """Add the indexes to a Buildbot database that buildapi's own have: long lists get quick."""
     added = upkeep.add_indexes(settings.database)
     click.echo(f"added {', '.join(added)}" if added else "every index is there already")
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def docs(directory: Path) -> None:
+    """Write the descriptions of the API, OpenAPI, RAML and reference pages, into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in FILES.items():
+        (directory / name).write_text(text(), encoding="utf-8")
+        click.echo(directory / name)
 
 
 def _as_toml(settings: Settings) -> Iterator[str]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom up.  A module may import from its own layer and from lower ones; the first
 # pattern that fits says where it lives.
 LAYERS = (
-    ("data", "db", "mq", "www"),  # an __init__.py that is only its docstring
+    ("data", "db", "docs", "mq", "www"),  # an __init__.py that is only its docstring
     ("errors", "mq.event", "mq.topic", "data.values"),
     ("data.formfields", "data.forcefields", "db.compression"),
     ("settings", "data.gate", "db.tables", "db.chunks", "db.hashes"),
@@ -27,6 +27,7 @@ LAYERS = (
     ("data.sql", "data.router"),
     ("data.api",),
     ("data.deeds", "data.control"),
+    ("docs.*",),
     ("www.*",),
     ("service",),
     ("buildapi", "testing", "testing.*", "client"),
@@ -39,6 +40,7 @@ RESOURCES = LAYERS.index(("data.api",)) - 0.5
 STRANGERS = {
     "db": ("buildapi.data", "klein", "twisted.web", "autobahn"),
     "mq": ("buildapi.db", "buildapi.data", "sqlalchemy", "klein", "twisted.web", "autobahn"),
+    "docs": ("klein", "twisted.web", "autobahn"),
     "data": ("klein", "twisted.web", "autobahn"),
     "client": ("buildapi.db", "buildapi.data", "buildapi.mq", "buildapi.www", "sqlalchemy"),
 }

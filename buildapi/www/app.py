@@ -8,6 +8,7 @@ takes what is below ``/api/v2`` before Klein's own routing, which halves what a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from twisted.web.resource import IResource, Resource
 
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
+from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www.actions import Actions
@@ -102,6 +104,18 @@ class Web:
         request.setResponseCode(503)
         return f"not ready: {reason}\n".encode()
 
+    @app.route("/docs/openapi.json")
+    def openapi(self, request: Any) -> bytes:
+        """Describe the API as an OpenAPI document."""
+        request.setHeader(b"content-type", b"application/json")
+        return _described("openapi.json")
+
+    @app.route("/docs/buildapi.raml")
+    def raml(self, request: Any) -> bytes:
+        """Describe the API as a RAML document."""
+        request.setHeader(b"content-type", b"application/raml+yaml")
+        return _described("buildapi.raml")
+
     def api(self, request: Any) -> Any:
         """Answer any request for /api/v2 or what is below."""
         path, _, query = request.uri.partition(b"?")
@@ -130,6 +144,12 @@ class Web:
         if self._base_url is not None:
             return self._base_url
         return own_origin(None, request.getHeader(b"host"), secure=request.isSecure()) + "/"
+
+
+@cache
+def _described(name: str) -> bytes:
+    """Return a description of the API: it is the same as long as the process runs."""
+    return FILES[name]().encode()
 
 
 class API(Resource):

@@ -1,0 +1,1 @@
+"""Descriptions of the API that are derived from its declarations: OpenAPI, RAML, Markdown."""

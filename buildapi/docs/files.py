@@ -1,0 +1,14 @@
+"""What ``docs/reference`` holds: every description of the API, by the name of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from buildapi.docs import openapi, raml, reference
+
+FILES: Mapping[str, Callable[[], str]] = {
+    "buildapi.raml": raml.text,
+    "openapi.json": openapi.text,
+    "resources.md": reference.resources,
+    "settings.md": reference.settings,
+}
