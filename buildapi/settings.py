@@ -128,10 +128,15 @@ class Database:
 
 @dataclass(frozen=True)
 class Events:
-    """How long the event log remembers."""
+    """How long the event log remembers, and what it still tells."""
 
     keep_days: Span = setting(7.0, "Days after which events are forgotten.")
     keep_count: Count = setting(1_000_000, "Events that are kept at most.")
+    control_ttl_s: Span = setting(
+        60.0,
+        "Seconds after which a control message is told to nobody who reads the event log: what was "
+        "asked for then is not wanted now.",
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from buildapi.data.builds import Build
 from buildapi.data.forcefields import SOURCE, validate
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import Action, Identity, Scope
-from buildapi.data.obedience import CONTROL, Obedience
+from buildapi.data.obedience import Obedience
 from buildapi.data.requesting import state_of
 from buildapi.data.router import Match
 from buildapi.data.schedulers import Scheduler
@@ -47,6 +47,7 @@ from buildapi.errors import (
     NoSuchResource,
     Unavailable,
 )
+from buildapi.mq.event import CONTROL
 
 NO_REASON = "no reason"
 Params = Mapping[str, Any]

@@ -10,12 +10,9 @@ from collections.abc import Callable
 
 from buildapi.errors import BadArgument
 from buildapi.mq.bus import Bus
-from buildapi.mq.event import Event
+from buildapi.mq.event import CONTROL, Event
 from buildapi.mq.listener import Listener
 from buildapi.mq.topic import Pattern, matches, parse_pattern, split_topic
-
-CONTROL = "control"
-"""The first word of every control message's topic."""
 
 EVERYTHING = f"{CONTROL}.#"
 

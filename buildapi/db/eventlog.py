@@ -80,6 +80,28 @@ def stored(reader: Reader, after: int, most: int) -> list[Event]:
     return [event(row) for row in reader.rows(_AFTER, {"after": after, "most": most})]
 
 
+class Replay(NamedTuple):
+    """
+    Events to be told again.  position: where to go on; expired events, which are not told, lie
+    before it too.
+    """
+
+    events: list[Event]
+    position: int
+
+
+def replayed(reader: Reader, after: int, most: int, now: float, control_ttl_s: float) -> Replay:
+    """
+    Read, for somebody who comes back, what follows ``after``: at most ``most`` events.
+
+    Every road on which stored events are told reads them here: control messages that are older than
+    ``control_ttl_s`` seconds at ``now`` are not among them.
+    """
+    found = stored(reader, after, most)
+    told = [event for event in found if event.is_current(now, control_ttl_s)]
+    return Replay(told, found[-1].seq if found else after)
+
+
 def counters(reader: Reader) -> Counters:
     """Read the one row of the log."""
     return Counters(*reader.rows(_COUNTERS, {})[0])

@@ -8,6 +8,9 @@ from typing import Any
 
 import orjson
 
+CONTROL = "control"
+"""The first word of the topics of control messages."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -27,6 +30,15 @@ class Event:
     body: bytes
     builderid: int | None = None
     projectid: int | None = None
+
+    def is_current(self, now: float, control_ttl_s: float) -> bool:
+        """
+        Say whether it may still be told at ``now``, by whoever reads it from the event log.
+
+        What has happened stays true; a control message expires after ``control_ttl_s`` seconds
+        (the setting events.control_ttl_s): nobody is told to kill a worker an hour late.
+        """
+        return now - self.at <= control_ttl_s or not self.topic.startswith(f"{CONTROL}.")
 
     @cached_property
     def message(self) -> dict[str, Any]:
