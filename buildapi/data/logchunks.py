@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,53 +15,86 @@ from buildapi.data.logs import Log
 from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import field
-from buildapi.db.chunks import Chunk, lines
-from buildapi.db.connect import Params, Reader, compiled
+from buildapi.db.chunks import MOST_BYTES, Chunk, lines
+from buildapi.db.connect import Params, Reader
 from buildapi.db.tables import builders, builds, logchunks, logs, steps, workers
 from buildapi.errors import NoSuchResource
 
-# How much of a log one read takes: enough to be quick, little enough to hold no snapshot long.
-PART_BYTES = 512 * 1024
+# How much of a log one read takes: little enough to hold no snapshot long.  Four times as much is
+# half as quick: memory of that size is given back to the system and asked for again every time.
+PART_BYTES = 128 * 1024
 
+# Chunks are mostly as long as they may be, 64 kB: one statement is enough then. Where they are
+# shorter, the next statements take more of them, but never more than 8 MB.
+_FIRST_CHUNKS = PART_BYTES // MOST_BYTES
+_GROWTH = 8
+_MOST_CHUNKS = 8 * 2**20 // MOST_BYTES
+
+# The chunk with the first line is found by its own number, not by its end: to ask every chunk of
+# the log where it ends would make a download take time that grows with the square of its length.
+_earlier = logchunks.alias("earlier")
+_begins_with = (
+    sa.select(sa.func.max(_earlier.c.first_line))
+    .where(
+        _earlier.c.logid == sa.bindparam("logid"), _earlier.c.first_line <= sa.bindparam("first")
+    )
+    .scalar_subquery()
+)
 _OVERLAPPING = (
     sa.select(
         logchunks.c.first_line, logchunks.c.last_line, logchunks.c.content, logchunks.c.compressed
     )
     .where(
         logchunks.c.logid == sa.bindparam("logid"),
+        logchunks.c.first_line >= sa.func.coalesce(_begins_with, 0),
         logchunks.c.last_line >= sa.bindparam("first"),
         logchunks.c.first_line <= sa.bindparam("last"),
     )
     .order_by(logchunks.c.first_line)
+    .limit(sa.bindparam("most"))
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some whole lines: from ``first`` up to, but without, ``next``."""
+    """
+    Some whole lines: from ``first`` up to, but without, ``next``.
+
+    missing: how many of them, or after them, should be in some chunk, and are in none.
+    """
 
     first: int
     next: int
     text: bytes
+    missing: int
 
 
 def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PART_BYTES) -> Part:
     """Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long."""
-    if first >= end:
-        return Part(first, first, b"")
-    pieces, size, reached = [], 0, first
-    ready = compiled(_OVERLAPPING, reader.dialect)
-    bounds = {"logid": logid, "first": first, "last": end - 1}
-    cursor = reader.connection.execute(ready.sql, ready.bound(bounds))
-    for row in cursor:
-        chunk = Chunk(*row)
+    pieces: list[bytes] = []
+    size, reached, missing = 0, first, 0
+    for chunk in _chunks(reader, logid, first, end):
+        missing += max(0, chunk.first_line - reached)
         pieces.append(lines([chunk], first, end - 1))
         size += len(pieces[-1])
         reached = min(chunk.last_line + 1, end)
         if size >= most_bytes:
             break
-    cursor.close()
-    return Part(first, reached, b"".join(pieces))
+    else:
+        missing += max(0, end - reached)
+    return Part(first, reached, b"".join(pieces), missing)
+
+
+def _chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:
+    most = _FIRST_CHUNKS
+    while first < end:
+        wanted = {"logid": logid, "first": first, "last": end - 1, "most": most}
+        rows = reader.rows(_OVERLAPPING, wanted)
+        yield from (Chunk(*row) for row in rows)
+        if len(rows) < most:
+            return
+        first = rows[-1][1] + 1
+        most = min(most * _GROWTH, _MOST_CHUNKS)
 
 
 def parts(reader: Reader, logid: int, first: int, end: int) -> Iterator[Part]:
@@ -103,6 +137,10 @@ _NAMES = (
 )
 
 
+# Twice as quick as to split the text and to cut every line.
+_REST_OF_LINE = re.compile(rb".?(.*\n)")
+
+
 @dataclass(frozen=True)
 class RawLog:
     """What a raw download is made of, besides the lines."""
@@ -119,10 +157,10 @@ class RawLog:
         return b"text/html; charset=utf-8" if self.type == "h" else b"text/plain; charset=utf-8"
 
     def shown(self, text: bytes) -> bytes:
-        """Return lines as a download has them: without the stream character of type s."""
-        if self.type != "s" or not text:
+        """Return whole lines as a download has them: without the stream character of type s."""
+        if self.type != "s":
             return text
-        return b"\n".join([line[1:] for line in text.split(b"\n")])
+        return b"".join(_REST_OF_LINE.findall(text))
 
 
 def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restriction | None) -> RawLog:

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
 
-from buildapi.data.logchunks import part, raw_log
+from buildapi.data.logchunks import RawLog, part, raw_log
 from buildapi.data.logupdates import MOST_INLINE
 from buildapi.db import tables as t
+from buildapi.db.connect import Reader
+from buildapi.db.transaction import Tx
 from buildapi.errors import Conflict, NoSuchResource
 from buildapi.mq.event import Event
 from buildapi.service import BuildAPI
@@ -288,6 +290,39 @@ def test_a_raw_text_is_as_it_is(
 
     assert (text, found.heading) == (b"one\n", b"")
     assert found.content_type.startswith(content_type)
+
+
+def test_where_a_log_is_read_costs_nothing(api: BuildAPI, logid: int) -> None:
+    """To read its last lines is as little work as to read its first, however many chunks it has."""
+
+    def store(tx: Tx) -> None:
+        for line in range(5_000):
+            tx.insert_later(t.logchunks, (logid, line, line, b"o", 0))
+
+    result_of(api.data.transaction(store))
+
+    def steps(reader: Reader, first: int) -> int:
+        taken: list[None] = []
+        reader.connection.set_progress_handler(lambda: taken.append(None), 10)
+        assert part(reader, logid, first, first + 4).next == first + 4
+        reader.connection.set_progress_handler(None, 0)
+        return len(taken)
+
+    beginning, end = (
+        result_of(api.data.database.read(lambda r: steps(r, first)))  # noqa: B023  read at once
+        for first in (0, 4_990)
+    )
+    assert end < beginning + 10
+
+
+@given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b""))))
+def test_every_line_loses_its_first_character(lines: list[bytes]) -> None:
+    """Whatever that is; an empty line has none to lose."""
+    log = RawLog(1, len(lines), "s", "", b"")
+
+    shown = log.shown(b"".join(line + b"\n" for line in lines))
+
+    assert shown == b"".join(line[1:] + b"\n" for line in lines)
 
 
 # With real threads and a real file
