@@ -21,7 +21,8 @@ from buildapi.db import migrate
 from buildapi.db.connect import Reader, connector
 from buildapi.db.groupcommit import Committed, GroupCommit
 from buildapi.db.readers import Readers
-from buildapi.db.retention import Retention
+from buildapi.db.retention import DAY_S, Retention, trim
+from buildapi.db.tables import buildapi_events
 from buildapi.db.transaction import Announce, Tx
 from buildapi.db.writer import Writer
 from buildapi.errors import CannotOpen, Unavailable
@@ -84,7 +85,7 @@ class Database:
         self._readers: Readers | None = None
         if from_thread is not None:
             self._readers = Readers(self.connector, from_thread, settings.reader_threads)
-        self._retention = Retention(events or Events(), self.write, reactor)
+        self._retention = Retention([_forgetting(events or Events())], self.write, reactor)
         self._inline: Reader | None = None
         self._ticks_left = 0
         self._exiled: dict[Any, float] = {}
@@ -257,6 +258,11 @@ class Database:
             return True
         del self._exiled[shape]
         return False
+
+
+def _forgetting(events: Events) -> Callable[[Tx], int]:
+    keep_s, keep_count = events.keep_days * DAY_S, events.keep_count
+    return lambda tx: trim(tx, buildapi_events, keep_s, keep_count)
 
 
 def _passed_on(result: Any, waiter: Deferred[None]) -> Any:

@@ -1,14 +1,16 @@
 """
-How long the event log remembers: ``events.keep_days`` and ``events.keep_count``.
+How long the event log remembers (``events.keep_days`` and ``events.keep_count``), and other tables
+whose rows are numbered in the order of their time, which is in the column ``at``.
 
-Old events go a slice at a time, each slice a transaction of its own, so that no other write waits
-for more than one. Whole beginnings of the log go, never events from its middle, and never the
-newest one.
+Old rows go a slice at a time, each slice a transaction of its own, so that no other write waits
+for more than one. Whole beginnings go, never rows from the middle, and never the newest one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred
@@ -16,11 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from buildapi.db import eventlog
-from buildapi.db.tables import buildapi_events
 from buildapi.db.transaction import Tx
 from buildapi.errors import Unavailable
-from buildapi.settings import Events
 
 DAY_S = 86_400
 EVERY_S = 60.0
@@ -29,39 +28,58 @@ SLICE = 1_000
 
 _log = Logger()
 
-_FIRST_KEPT = sa.select(sa.func.min(buildapi_events.c.seq)).where(
-    buildapi_events.c.seq >= sa.bindparam("first"),
-    buildapi_events.c.seq < sa.bindparam("end"),
-    buildapi_events.c.seq > sa.bindparam("too_many"),
-    buildapi_events.c.at >= sa.bindparam("before"),
-)
-_FORGET = sa.delete(buildapi_events).where(buildapi_events.c.seq < sa.bindparam("end"))
+
+def trim(tx: Tx, table: sa.Table, keep_s: float, keep_count: int, most: int = SLICE) -> int:
+    """Forget the oldest rows that are too old or too many, ``most`` at most; return how many."""
+    ((first, newest),) = tx.rows(_ends(table), {})
+    if first is None:
+        return 0
+    end = min(first + most, newest)
+    bounds = {"too_many": newest - keep_count, "before": tx.at - keep_s}
+    ((kept,),) = tx.rows(_first_kept(table), {"first": first, "end": end, **bounds})
+    if kept is not None:
+        end = kept
+    return tx.run(_forget(table), {"end": end}) if first < end else 0
 
 
-def trim(tx: Tx, settings: Events, most: int = SLICE) -> int:
-    """Forget the oldest events that are too old or too many, ``most`` at most; return how many."""
-    first = eventlog.oldest(tx)
-    end = min(first + most, tx.seq)
-    bounds = {
-        "too_many": tx.seq - settings.keep_count,
-        "before": tx.at - settings.keep_days * DAY_S,
-    }
-    row = tx.first(_FIRST_KEPT, {"first": first, "end": end, **bounds})
-    if row is not None and row[0] is not None:
-        end = row[0]
-    return tx.run(_FORGET, {"end": end}) if first < end else 0
+@lru_cache(maxsize=16)
+def _ends(table: sa.Table) -> sa.Select[Any]:
+    (number,) = table.primary_key.columns
+    return sa.select(sa.func.min(number), sa.func.max(number))
+
+
+@lru_cache(maxsize=16)
+def _first_kept(table: sa.Table) -> sa.Select[Any]:
+    (number,) = table.primary_key.columns
+    return sa.select(sa.func.min(number)).where(
+        number >= sa.bindparam("first"),
+        number < sa.bindparam("end"),
+        number > sa.bindparam("too_many"),
+        table.c.at >= sa.bindparam("before"),
+    )
+
+
+@lru_cache(maxsize=16)
+def _forget(table: sa.Table) -> sa.Delete:
+    (number,) = table.primary_key.columns
+    return sa.delete(table).where(number < sa.bindparam("end"))
 
 
 class Retention:
-    """Trims the event log once a minute.  write: runs a body in a transaction."""
+    """
+    Trims once a minute.
+
+    trims: each forgets a slice, and returns SLICE if there may be more.  write: runs a body in a
+    transaction.
+    """
 
     def __init__(
         self,
-        settings: Events,
+        trims: Sequence[Callable[[Tx], int]],
         write: Callable[[Callable[[Tx], int]], Deferred[int]],
         clock: IReactorTime,
     ) -> None:
-        self._settings = settings
+        self._trims = trims
         self._write = write
         self._minutely = LoopingCall(lambda: Deferred.fromCoroutine(self._trimmed()))
         self._minutely.clock = clock
@@ -77,9 +95,10 @@ class Retention:
 
     async def _trimmed(self) -> None:
         try:
-            while await self._write(lambda tx: trim(tx, self._settings)) == SLICE:
-                pass
+            for one in self._trims:
+                while await self._write(one) == SLICE:
+                    pass
         except Unavailable as error:
-            _log.debug("the event log is not trimmed now: {error}", error=error)
+            _log.debug("nothing is forgotten now: {error}", error=error)
         except Exception:  # noqa: BLE001  there is a next minute
-            _log.failure("the event log was not trimmed")
+            _log.failure("what is old was not forgotten")
