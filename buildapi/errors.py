@@ -112,7 +112,7 @@ class Overflow(Conflict):
 
 
 class KeyReused(BuildAPIError):
-    """The Idempotency-Key of this call was used for another one."""
+    """The Idempotency-Key of this call was used for another one, which has been carried out."""
 
     status = 422
 

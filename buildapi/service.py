@@ -32,6 +32,7 @@ from buildapi.data.gate import Gate
 from buildapi.data.state import State
 from buildapi.db.engine import Database
 from buildapi.db.groupcommit import Committed
+from buildapi.db.retention import Retention
 from buildapi.errors import BuildAPIError, CannotOpen, Stopping
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
@@ -74,7 +75,8 @@ class BuildAPI(MultiService):
         listen = settings.server.listen
         gate = Gate(loopback_only=listen is None or is_loopback(listen))
         self.data = DataAPI(self.database, gate, settings.forcescheduler)
-        self.control = Control(self.data, self.mq)
+        self.control = Control(self.data, self.mq, settings.control)
+        self._retention = Retention(self.control.trims, self.data.transaction, reactor)
         self.state = State(self.database)
         self.web: Web | None = None
         self._waiting: list[Deferred[BuildAPI]] = []
@@ -131,6 +133,8 @@ class BuildAPI(MultiService):
             )
             if self.settings.server.listen is not None:
                 self.port = await self._listening(self.settings.server.listen, self.web.site)
+            if self.database.writer is not None:
+                self._retention.start()
         except BaseException:
             await self.database.close()
             raise
@@ -197,6 +201,7 @@ class BuildAPI(MultiService):
             await self.ready().addErrback(lambda _: None)
         if isinstance(self._outcome, Failure):
             return
+        self._retention.stop()
         if self.web is not None:
             await self._wind_down(self.web)
         self.mq.close()

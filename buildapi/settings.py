@@ -140,6 +140,23 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Control:
+    """What is remembered of control calls."""
+
+    key_characters: Count = setting(255, "Length of the longest Idempotency-Key that is taken.")
+    keep_keys_hours: Span = setting(
+        24.0, "Hours for which a call with the same Idempotency-Key is answered as the first was."
+    )
+    keep_keys_count: Count = setting(100_000, "Idempotency-Keys that are kept at most.")
+    keep_audit_days: Span = setting(90.0, "Days after which the audit forgets a control call.")
+    keep_audit_count: Count = setting(100_000, "Control calls that the audit keeps at most.")
+    audit_characters: Count = setting(
+        4_096, "Characters that the audit keeps of a call's parameters, and as many of its answer."
+    )
+    audit_page: Count = setting(1_000, "Control calls that one page of the audit has at most.")
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one client may cost."""
 
@@ -160,6 +177,7 @@ class Settings:
     server: Server = Server()
     database: Database = Database()
     events: Events = Events()
+    control: Control = Control()
     limits: Limits = Limits()
     forcescheduler: tuple[ForceScheduler, ...] = ()
     # Dotted name -> where the value comes from; what is not named here has its default.

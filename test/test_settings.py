@@ -160,7 +160,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one(toml: TomlFile) -> N
 @pytest.mark.parametrize("text", ["[databse]\nurl = 'x'\n", "database = 3\n"])
 def test_an_unknown_section_is_refused_with_those_there_are(toml: TomlFile, text: str) -> None:
     """Sections are few: the sentence names them all."""
-    assert "there are server, database, events, limits" in refused(toml(text))
+    assert "there are server, database, events, control, limits" in refused(toml(text))
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:

@@ -4,8 +4,8 @@ The one place where rights are decided.
 Every road (REST, JSON-RPC, WebSocket, raw logs, calls made in process for a client) asks here, per
 resource and per event, with the identity of who asks. Pure: no I/O, no state.
 
-Today's rules: reading is free; control and everything that changes state is allowed where the
-server listens on loopback only.
+Today's rules: reading is free; control and everything that changes state, and reading the audit of
+control calls, is allowed where the server listens on loopback only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Action(Enum):
 
     READ = "read"
     CONTROL = "control"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Gate:
         if self.loopback_only or identity.trusted:
             return None
         return (
-            "control is refused: this server listens on more than the loopback interface and "
-            "can't know who you are; let it listen on 127.0.0.1 only"
+            f"{action.value} is refused: this server listens on more than the loopback interface "
+            "and can't know who you are; let it listen on 127.0.0.1 only"
         )
 
     def restriction(self, identity: Identity) -> Restriction | None:  # noqa: ARG002  later rules ask it

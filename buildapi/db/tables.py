@@ -666,6 +666,36 @@ buildapi_events = Table(
     Column("projectid", Integer),
 )
 
+# A control call that was made with an Idempotency-Key, and its result as JSON text.  ``token`` is
+# made of the key and of who used it, ``digest`` of what was asked for.
+buildapi_control_keys = Table(
+    "buildapi_control_keys",
+    own,
+    Column("id", Integer, primary_key=True),
+    Column("token", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("result", _LongText, nullable=False),
+    Index("buildapi_control_keys_token", "token", unique=True),
+)
+
+# A control call, refused ones too: ``params`` is JSON text, ``answer`` the result as JSON text or
+# the sentence of the error.
+buildapi_control_audit = Table(
+    "buildapi_control_audit",
+    own,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("action", String(255), nullable=False),
+    Column("params", _LongText, nullable=False),
+    # The HTTP status, and whether the answer is that of an earlier call with the same key.
+    Column("status", Integer, nullable=False),
+    Column("answer", _LongText, nullable=False),
+    Column("repeated", SmallInteger, nullable=False),
+)
+
 
 def _beside(name: str, *columns: Column[Any]) -> Index:
     """An index on Buildbot's table that ``metadata.create_all`` knows nothing of."""

@@ -54,17 +54,29 @@ class Actions:
         body = request.content.read(self._most_bytes + 1)
         if len(body) > self._most_bytes:
             return jsonrpc.refused(f"the body is longer than {self._most_bytes} bytes; send less")
-        call = jsonrpc.parse(body, request.getHeader("content-type"))
+        call = jsonrpc.parse(body, _header(request, b"content-type"))
         if isinstance(call, jsonrpc.Answer):
             return call
         try:
-            result = await self._control.call(_text(path), call.method, call.params, ANONYMOUS)
+            result = await self._control.call(
+                _text(path),
+                call.method,
+                call.params,
+                ANONYMOUS,
+                key=_header(request, b"idempotency-key"),
+            )
         except BuildAPIError as error:
             return jsonrpc.refusal(error, call)
         except Exception as error:  # noqa: BLE001  every answer is ours, this one too
             _log.failure("a call failed")
             return jsonrpc.refusal(error, call)
         return jsonrpc.answer(call, result)
+
+
+def _header(request: Any, name: bytes) -> str | None:
+    value = request.getHeader(name)
+    # Not as UTF-8, which not every value is.
+    return None if value is None else value.decode("latin-1")
 
 
 def _text(path: bytes) -> str:

@@ -22,7 +22,9 @@ from buildapi.data.control import Control
 from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
+from buildapi.www import audit
 from buildapi.www.actions import Actions
+from buildapi.www.audit import Audit
 from buildapi.www.channel import Site
 from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
@@ -60,6 +62,7 @@ class Web:
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
         self._base_url = settings.server.base_url
+        self._audit = Audit(control, self._cors, self._own_origin)
         self.sockets = Sockets(settings, data, bus, self._cors, reactor)
         self.site = Site(
             Door(self),
@@ -73,6 +76,11 @@ class Web:
         """Say where the API is."""
         request.setHeader(b"content-type", b"application/json")
         return orjson.dumps({"api_versions": {"v2": f"{self._base(request)}api/v2"}})
+
+    @app.route(audit.PATH, methods=["GET", "HEAD"])
+    def audit(self, request: Any) -> Any:
+        """Say which control calls were made."""
+        return self._audit.render(request)
 
     @app.route("/api/v2/", branch=True)
     @app.route("/api/latest/", branch=True)
@@ -127,7 +135,7 @@ class Web:
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:
         """Answer a request of another method, or from a page of whatever origin."""
-        own = own_origin(self._base_url, request.getHeader(b"host"), secure=request.isSecure())
+        own = self._own_origin(request)
         decision = self._cors.decide(request.method, request.getHeader, own)
         for name, value in decision.headers:
             request.responseHeaders.addRawHeader(name, value)
@@ -139,6 +147,9 @@ class Web:
         if request.method == b"POST":
             return self._actions.render(request, path)
         return self._rest.refuse_method(request)
+
+    def _own_origin(self, request: Any) -> str:
+        return own_origin(self._base_url, request.getHeader(b"host"), secure=request.isSecure())
 
     def _base(self, request: Any) -> str:
         if self._base_url is not None:

@@ -94,6 +94,7 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "nosuch", "params": {}}
     [
         # Each is wrong from its line on downwards: the first fault is the one that is told.
         ("text/plain", b"{", (400, -32600)),
+        ("\udcff", b"{", (400, -32600)),  # a byte that is no UTF-8
         ("application/json", b"{", (400, -32700)),
         ("application/json", b"[]", (400, -32600)),
         ("application/json", b"5", (400, -32600)),
@@ -522,7 +523,7 @@ def test_a_fault_of_ours_is_told_to_the_log_only(
 ) -> None:
     """500, without a word of what it was."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr(api.control, "call", fail)

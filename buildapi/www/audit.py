@@ -1,0 +1,80 @@
+"""
+``GET /api/audit``: which control calls were made, the newest first.
+
+    GET /api/audit?limit=2
+
+    {"calls": [{"id": 7, "at": 1795262400.5, "who": "anonymous", "path": "builds/1",
+                "action": "rebuild", "params": {}, "status": 200, "result": [2, {"1": 2}],
+                "error": null, "repeated": false}, ...],
+     "meta": {"next": "/api/audit?limit=2&before=6"}}
+
+``next`` is the address of the next page, null behind the last.  Who may not control may not read
+this.  A page of a site that is not ours may not either, even if its name leads to this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from buildapi.data.control import Control
+from buildapi.data.gate import ANONYMOUS
+from buildapi.errors import BadQuery, Forbidden
+from buildapi.www import envelope
+from buildapi.www.cors import Cors
+from buildapi.www.rest import refusal
+
+PATH = "/api/audit"
+
+_LIMIT = 100
+_MOST_DIGITS = 18
+
+
+class Audit:
+    """Answers with pages of the audit.  own_origin: gives the origin of our own pages."""
+
+    def __init__(self, control: Control, cors: Cors, own_origin: Callable[[Any], str]) -> None:
+        self._control = control
+        self._cors = cors
+        self._own_origin = own_origin
+
+    def render(self, request: Any) -> Deferred[bytes]:
+        """Answer a GET or HEAD."""
+        answering = Deferred.fromCoroutine(self._answer(request))
+        return answering.addErrback(_refused, request)
+
+    async def _answer(self, request: Any) -> bytes:
+        own = self._own_origin(request)
+        # A page from where we are asked sends no Origin, so what we are called must do.
+        if not self._cors.allows(request.getHeader(b"origin") or own.encode(), own):
+            raise Forbidden("invalid origin")
+        given = _numbers(request.args)
+        limit, before = given.get("limit", _LIMIT), given.get("before")
+        calls = await self._control.audit(limit, before, ANONYMOUS)
+        last = calls[-1]["id"] if len(calls) == limit else None
+        following = last and f"{PATH}?limit={limit}&before={last}"
+        request.setHeader(b"content-type", envelope.JSON)
+        return orjson.dumps({"calls": calls, "meta": {"next": following}})
+
+
+def _numbers(args: Mapping[bytes, list[bytes]]) -> dict[str, int]:
+    found = {}
+    for name, values in args.items():
+        word, value = name.decode("utf-8", "replace"), values[0]
+        if word not in ("limit", "before"):
+            raise BadQuery(f"there is no argument {word!r}, only limit and before")
+        if not value.isdigit() or len(value) > _MOST_DIGITS:
+            raise BadQuery(f"{word} must be a whole number")
+        found[word] = int(value)
+    return found
+
+
+def _refused(failure: Failure, request: Any) -> bytes:
+    status, sentence = refusal(failure)
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", envelope.TEXT)
+    return envelope.error(sentence)
