@@ -16,6 +16,7 @@ Every error that buildapi raises on purpose.
     ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── NoSuchAction          501   the object has no such control method
     ├── Unavailable           503   try again later
+    │   ├── TooSlow                 a read took longer than it may; ask for less
     │   ├── QueueFull               too many writes are waiting
     │   └── Stopping                the service is being stopped
     ├── CannotOpen            503   the database can't be used as it is
@@ -127,6 +128,10 @@ class Unavailable(BuildAPIError):
     """The database is busy, lost or full; nothing was half-written."""
 
     status = 503
+
+
+class TooSlow(Unavailable):
+    """The database took longer for a read than the setting allows."""
 
 
 class QueueFull(Unavailable):

@@ -112,7 +112,14 @@ class Database:
     inline_reads: bool = setting(
         True, "Make small reads without a thread: quicker, if the disk is not a slow one."
     )
-    reader_threads: Count = setting(2, "Threads that make all other reads.")
+    quick_threads: Count = setting(
+        2, "Threads for small reads, where the reactor's is not for them: on a database server."
+    )
+    reader_threads: Count = setting(2, "Threads for long lists and all that is not small.")
+    log_threads: Count = setting(2, "Threads that read the contents of logs.")
+    statement_timeout_s: Span = setting(
+        30.0, "Seconds that the database may take for one read; what takes longer is refused."
+    )
     busy_timeout_s: Span = setting(
         5.0, "Seconds to wait for a lock that another process holds on the database."
     )

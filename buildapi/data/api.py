@@ -23,7 +23,16 @@ from buildapi.data.changes import Change, ChangeUpdates
 from buildapi.data.changesources import ChangeSource
 from buildapi.data.codebases import Branch, Codebase, CodebaseUpdates, Commit
 from buildapi.data.commitgraphs import CommitGraph
-from buildapi.data.fetch import Ask, Context, Fetched, Plain, Portion, Totals, fetched
+from buildapi.data.fetch import (
+    PORTION,
+    Ask,
+    Context,
+    Fetched,
+    Plain,
+    Portion,
+    Totals,
+    fetched,
+)
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity, Restriction
@@ -236,12 +245,12 @@ class DataAPI:
         make: from a portion of raw rows to what is wanted of them; it runs where the rows are read.
         Raises, or fails with, NoSuchResource and Unavailable.
         """
-        try:
-            return self.database.inline(
-                ask.shape, lambda reader: self._read(reader, ask, make, few=True)
-            )
-        except TooLarge:
-            return self.database.read(lambda reader: self._read(reader, ask, make, few=False))
+        limit = ask.query.limit
+        return self.database.near(
+            ask.shape,
+            lambda reader, few: self._read(reader, ask, make, few=few),
+            small=ask.single or (limit is not None and limit <= PORTION),
+        )
 
     async def _anywhere(self, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
         answer = self.fetch(ask, make)

@@ -25,6 +25,7 @@ from buildapi.data.updates import (
 )
 from buildapi.data.values import SourcedProperties, Time
 from buildapi.data.workers import Worker
+from buildapi.db import spelling
 from buildapi.db.tables import (
     build_properties,
     builders,
@@ -45,7 +46,7 @@ def property_map(properties: int) -> Column:
     if properties > 0:
         names: list[Column] = [sa.bindparam(f"p{index}") for index in range(properties)]
         where = sa.and_(where, build_properties.c.name.in_(names))
-    source = sa.func.json_quote(build_properties.c.source)
+    source = spelling.json_string(build_properties.c.source)
     pair = (
         sa.literal_column("'['")
         .concat(build_properties.c.value)

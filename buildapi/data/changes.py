@@ -22,6 +22,7 @@ from buildapi.data.updates import (
     update,
 )
 from buildapi.data.values import SourcedProperties, is_text
+from buildapi.db import spelling
 from buildapi.db.tables import (
     buildrequests,
     builds,
@@ -163,7 +164,7 @@ class Change(Resource):
     parent_changeids: list[int] = field(
         sa.case(
             (changes.c.parent_changeids.is_(None), sa.literal_column("'[]'")),
-            else_=sa.func.json_array(changes.c.parent_changeids),
+            else_=spelling.json_list(changes.c.parent_changeids),
         ),
         "The change before it on the branch: a list of one id or none.",
         has=lambda value: changes.c.parent_changeids == value,

@@ -7,6 +7,7 @@ neither fills the memory as Python objects nor keeps the interpreter lock from t
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -118,20 +119,21 @@ def fetched(
         return _one(reader, ask.plan, ask, make)
     with reader.snapshot():
         seq = newest(reader) if logged else None
-        cursor = reader.connection.execute(ask.plan.page.sql, ask.plan.page.bound(ask.params))
+        limit = ask.query.limit
+        at_once = limit is not None and limit <= PORTION
         parts, count = [], 0
-        while rows := cursor.fetchmany(PORTION):
-            if few and count:
-                cursor.close()
-                raise TooLarge
-            parts.append(make(rows))
-            count += len(rows)
+        portions = reader.portions(ask.plan.page, ask.params, PORTION, few=at_once)
+        with contextlib.closing(portions):
+            for rows in portions:
+                if few and count:
+                    raise TooLarge
+                parts.append(make(rows))
+                count += len(rows)
         return Fetched(parts, _total(reader, ask.plan, ask, count, seq, totals), seq)
 
 
 def _one(reader: Reader, plan: Plan, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
-    page = plan.page
-    rows = reader.connection.execute(page.sql, page.bound(ask.params)).fetchall()
+    rows = reader.run_all(plan.page, ask.params)
     if not rows:
         raise NoSuchResource(f"not found while getting from endpoint for {ask.shape.pattern}")
     return Fetched([make(rows[:1])], None, rows[0][-1] if plan.has_seq else None)
@@ -148,8 +150,7 @@ def _total(  # what a total depends on
     known = totals.get(key, plan.tables, seq) if totals is not None and seq is not None else None
     if known is not None:
         return known
-    counting = plan.count
-    (total,) = reader.connection.execute(counting.sql, counting.bound(ask.params)).fetchone()
+    ((total,),) = reader.run_all(plan.count, ask.params)
     if totals is not None and seq is not None:
         totals.put(key, seq, total)
     return int(total)
@@ -166,10 +167,10 @@ def find(
     shape = shape_of(resource, pattern, EVERYTHING, restriction, single=True, with_seq=False)
     ready = plan(shape, reader.dialect)
     params = params_of(bound, EVERYTHING, restriction)
-    row = reader.connection.execute(ready.page.sql, ready.page.bound(params)).fetchone()
-    if row is None:
+    rows = reader.run_all(ready.page, params)
+    if not rows:
         raise NoSuchResource(f"not found while getting from endpoint for {pattern}")
-    return ready.as_python(row)
+    return ready.as_python(rows[0])
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from buildapi.data.values import ValueType, value_type
+from buildapi.db import spelling
 
 
 @dataclass(frozen=True)
@@ -295,12 +296,7 @@ EMPTY_OBJECT: Column = sa.literal_column("'{}'")
 
 def json_array(element: Column, source: sa.FromClause, where: Condition) -> Column:
     """Return a sub-select that gives ``element`` of all matching rows as a JSON array."""
-    return (
-        sa.select(sa.func.json_group_array(element))
-        .select_from(source)
-        .where(where)
-        .scalar_subquery()
-    )
+    return sa.select(spelling.json_all(element)).select_from(source).where(where).scalar_subquery()
 
 
 def json_object(resource: type[Resource]) -> Column:
@@ -310,17 +306,17 @@ def json_object(resource: type[Resource]) -> Column:
     parts: list[Any] = []
     for name, declared in resource.fields.items():
         parts += [sa.literal_column(f"'{name}'"), as_json(declared)]
-    return sa.func.json_object(*parts)
+    return spelling.json_object(*parts)
 
 
 def as_json(declared: Field) -> Column:
     """Return a field's SQL such that a JSON function takes it for what it is."""
     value = declared.sql(Narrowing())
     if declared.type.json_text:
-        return sa.func.json(value)
+        return spelling.json_value(value)
     if declared.type.kind == "boolean":
         words = [(truth(value), "true")] + ([(value.is_(None), "null")] * declared.type.nullable)
-        return sa.func.json(sa.case(*words, else_="false"))
+        return spelling.json_value(sa.case(*words, else_="false"))
     return value
 
 
@@ -341,7 +337,7 @@ def embedded(
 
 def embedded_list(resource: type[Resource], source: sa.FromClause, where: Condition) -> Column:
     """Return all objects of ``resource`` for which ``where`` holds, as a JSON array."""
-    return json_array(sa.func.json(json_object(resource)), source, where)
+    return json_array(spelling.json_value(json_object(resource)), source, where)
 
 
 def json_map(name: Column, text: Column, source: sa.FromClause, where: Condition) -> Column:
@@ -351,7 +347,7 @@ def json_map(name: Column, text: Column, source: sa.FromClause, where: Condition
     The texts are joined, not parsed: one stored NaN would make a JSON function fail the whole
     query.
     """
-    pair = sa.func.json_quote(name).concat(":").concat(text)
-    joined = sa.func.coalesce(sa.func.group_concat(pair, ","), "")
+    pair = spelling.json_string(name).concat(":").concat(text)
+    joined = sa.func.coalesce(spelling.joined(pair), "")
     whole = sa.literal_column("'{'").concat(joined).concat("}")
     return sa.select(whole).select_from(source).where(where).scalar_subquery()

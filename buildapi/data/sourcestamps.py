@@ -19,6 +19,7 @@ from pydantic import (
 from buildapi.data.schema import Resource, field
 from buildapi.data.updates import must_exist
 from buildapi.data.values import Binary, Time, is_text, nested
+from buildapi.db import spelling
 from buildapi.db.hashes import ss_hash
 from buildapi.db.tables import buildset_sourcestamps, patches, sourcestamps
 from buildapi.db.transaction import Tx
@@ -26,7 +27,7 @@ from buildapi.db.transaction import Tx
 _patch = sa.case(
     (
         sourcestamps.c.patchid.is_not(None),
-        sa.func.json_object(
+        spelling.json_object(
             *(
                 part
                 for name, column in {

@@ -30,6 +30,7 @@ from buildapi.data.schema import (
     truth,
 )
 from buildapi.data.values import ORDERING
+from buildapi.db import spelling
 from buildapi.db.connect import Compiled, Params
 from buildapi.db.tables import buildapi_log, builds
 
@@ -219,6 +220,7 @@ def _condition(field: Field, op: str, values: list[Column], narrowing: Narrowing
         # null differs from every value.
         return sa.or_(value.is_(None), differs) if field.type.nullable else differs
     assert op in ORDERING  # noqa: S101  the query parser knows no other operator
+    value = _comparable(field, value)
     compare = {"lt": value.__lt__, "le": value.__le__, "gt": value.__gt__, "ge": value.__ge__}
     return compare[op](values[0])
 
@@ -230,17 +232,28 @@ def _single(value: Column, values: list[Column], otherwise: Condition) -> Condit
 def _contains(field: Field, value: Column, wanted: Column) -> Condition:
     if field.has is not None:
         return field.has(wanted)
-    return sa.func.instr(value, wanted) > 0
+    return spelling.position(value, wanted) > 0
 
 
 def _order(shape: Shape, narrowing: Narrowing) -> list[Any]:
     resource, found = shape.resource, []
     for name, up in shape.order:
-        value = resource.fields[name].sql(narrowing)
-        found.append(value.asc() if up else value.desc())
+        found.append(_ordered(resource.fields[name], narrowing, up=up))
         if name == resource.ident:
             return found
     return [*found, resource.id_column().asc()]
+
+
+def _ordered(field: Field, narrowing: Narrowing, *, up: bool) -> Column:
+    value = _comparable(field, field.sql(narrowing))
+    if field.type.nullable:
+        return spelling.null_is_least(value, up=up)
+    return value.asc() if up else value.desc()
+
+
+def _comparable(field: Field, value: Column) -> Column:
+    """Return a field's SQL such that texts are ordered by code point."""
+    return spelling.code_points(value) if field.type.is_text else value
 
 
 def _restricted(shape: Shape, narrowing: Narrowing) -> list[Condition]:

@@ -61,6 +61,11 @@ class ValueType:
         return self.kind in ("list", "object", "sourced")
 
     @property
+    def is_text(self) -> bool:
+        """Whether its values are texts."""
+        return self.kind in ("string", "identifier")
+
+    @property
     def orderable(self) -> bool:
         """Whether lists can be ordered by it, and values compared."""
         return not self.json_text

@@ -29,6 +29,7 @@ from buildapi.data.updates import (
     update,
 )
 from buildapi.data.values import Json, nested
+from buildapi.db import spelling
 from buildapi.db.tables import (
     builder_masters,
     builders,
@@ -54,7 +55,7 @@ def _narrowed(keys: frozenset[str]) -> list[Condition]:
 
 
 def _configured_on(narrowing: Narrowing) -> Column:
-    pair = sa.func.json_object(
+    pair = spelling.json_object(
         sa.literal_column("'masterid'"),
         builder_masters.c.masterid,
         sa.literal_column("'builderid'"),
@@ -68,7 +69,7 @@ def _connected_to(narrowing: Narrowing) -> Column:
     where: Condition = connected_workers.c.workerid == workers.c.id
     if "masterid" in narrowing.keys:
         where = sa.and_(where, connected_workers.c.masterid == sa.bindparam("masterid"))
-    one = sa.func.json_object(sa.literal_column("'masterid'"), connected_workers.c.masterid)
+    one = spelling.json_object(sa.literal_column("'masterid'"), connected_workers.c.masterid)
     return json_array(one, connected_workers, where)
 
 

@@ -1,276 +1,167 @@
 """
-Connections to one database: how they are opened, what they are told first, who may write.
+Connections to one database: what the layer above may ask of them, whatever the database system.
 
-Only this module knows what differs between database systems; today there is SQLite.
+A ``Connector`` opens connections and knows what differs between systems; ``sqlite``, ``postgresql``
+and ``mariadb`` have one each. A ``Reader`` reads on one connection; a ``Compiled`` is a statement
+as its driver takes it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import socket
-import sqlite3
-import weakref
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, TextIO
-from urllib.parse import quote
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.pool import StaticPool
 
-from buildapi.errors import CannotOpen, Unavailable
+from buildapi.errors import Unavailable
 
 Params = dict[str, Any]
-MEMORY = ":memory:"
-
-# What may work if it is tried a little later.
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-# What is no fault of the statement: the disk, the file, memory, or that it was given up.
-_TROUBLE = _BUSY | {
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
+Rows = list[tuple[Any, ...]]
 
 
-class SQLite:
+class Connector(ABC):
     """
-    One SQLite file, or one database in memory (which has a single connection for everything).
+    One database, and how it is spoken to.
 
-    url: ``sqlite:////path/state.sqlite`` or ``sqlite://``.  Nothing is opened before it is asked
-    for.
+    Nothing is opened before it is asked for.  Every connection has ``execute(sql, params)``, which
+    returns a cursor, and is in a transaction only between our own BEGIN and COMMIT.
     """
 
-    def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:
-        self.path = url.database or MEMORY
-        self.in_memory = self.path == MEMORY
-        self.read_only = read_only
-        self.dialect: sa.Dialect = sqlite_dialect.dialect(paramstyle="named")
-        self._busy_timeout_s = busy_timeout_s
-        # Resolved once: the process may change its directory, and one file must not have two locks
-        # because it has two names.
-        self._file = os.path.realpath(self.path)
-        self._shared: sqlite3.Connection | None = None
-        self._lock: TextIO | None = None
+    # What begins a transaction that writes, and a snapshot.
+    BEGIN: ClassVar[str]
+    BEGIN_SNAPSHOT: ClassVar[str]
+    # The class of the driver's errors.
+    Error: ClassVar[type[Exception]]
+    # Whether a text may contain the character NUL.
+    STORES_NUL: ClassVar[bool] = True
+    # Whether small reads are quickest on the reactor thread: no server is asked, and what is too
+    # large can be stopped.
+    EMBEDDED: ClassVar[bool] = False
+    # The placeholder of statements whose text is made here and not by SQLAlchemy.
+    PLACEHOLDER: ClassVar[str] = "%s"
 
+    in_memory = False
+    dialect: sa.Dialect
+    # What it is called in sentences: never with a password.
+    name: str
+
+    @abstractmethod
     def check(self) -> None:
-        """Raise CannotOpen unless there is a file, or a folder to make one in."""
-        if self.in_memory:
-            return
-        path = Path(self.path)
-        if path.is_dir():
-            raise CannotOpen(f"{path} is a directory; name the database file inside it")
-        if not path.parent.is_dir():
-            raise CannotOpen(f"the directory {path.parent} does not exist; make it first")
-        if self.read_only and not path.exists():
-            raise CannotOpen(f"there is no database {path}; a read-only server does not make one")
+        """Raise CannotOpen if there can be no such database; touch nothing."""
 
+    def must_exist(self) -> None:  # noqa: B027  only a file may be missing
+        """Raise CannotOpen where to connect would make a new database."""
+
+    @abstractmethod
     def lock(self, holder: str) -> None:
-        """
-        Become the one writing process, or raise CannotOpen.
+        """Become the one writing process, or raise CannotOpen."""
 
-        A lock on a file beside the database: on the database itself, closing any other descriptor
-        of it would drop SQLite's own locks.  The kernel frees it when the process dies.
-        """
-        if self.in_memory or self._lock is not None:
-            return
-        try:
-            self._lock = Path(f"{self._file}.buildapi-lock").open(  # noqa: SIM115  kept while we write
-                "a+", encoding="utf-8", errors="replace"
-            )
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._lock.truncate(0)
-            self._lock.write(f"{holder} (process {os.getpid()} on {socket.gethostname()})\n")
-            self._lock.flush()
-        except BlockingIOError:
-            other = self._other_holder()
-            self.unlock()
-            raise CannotOpen(
-                f"{self.path} is being written by {other}; stop that one, or use --read-only"
-            ) from None
-        except OSError as error:
-            self.unlock()
-            raise CannotOpen(f"cannot write beside {self.path}: {error.strerror}") from None
+    def sign(self, holder: str) -> None:  # noqa: B027  a file has it beside it
+        """Write down who writes, for others who would, where the lock does not say it."""
 
-    def _other_holder(self) -> str:
-        assert self._lock is not None  # noqa: S101  it is open, but not ours
-        self._lock.seek(0)
-        return self._lock.read(500).strip() or "another process"
-
+    @abstractmethod
     def unlock(self) -> None:
         """Let another process write."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            # What a full disk did not take of the holder's name is tried once more, and not needed.
-            with contextlib.suppress(OSError):
-                lock.close()
 
-    def writer(self) -> sqlite3.Connection:
-        """Open the connection that writes: WAL, and every commit on disk before it returns."""
-        # The file exists by now. To make an empty one in the place of one that was lost is no help.
-        connection = self._open(
-            "mode=rw",
-            self._busy_timeout_s,
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            # While somebody reads for long the WAL grows; afterwards it need not stay so.
-            "journal_size_limit=67108864",
-        )
-        read_leniently(connection)
-        return connection
+    @abstractmethod
+    def writer(self) -> Any:
+        """Open the connection that writes: what it commits is durable when COMMIT returns."""
 
-    def inspector(self) -> sqlite3.Connection:
+    @abstractmethod
+    def inspector(self) -> Any:
         """Open a connection that changes nothing by itself, to look before anything is touched."""
-        return self._open(
-            self._reading_mode() if self.read_only else "mode=rwc", self._busy_timeout_s
-        )
 
-    def reader(self, *, patient: bool, give_up: Callable[[], bool], every: int) -> Reader:
+    @abstractmethod
+    def reader(self, give_up: Callable[[], bool], limit_s: float, *, patient: bool) -> Reader:
         """
-        Open a connection that only reads; an impatient one never waits for a lock.
+        Open a connection that only reads.
 
-        give_up: asked after each ``every`` instructions of a query whether to interrupt it; not for
-        a database in memory.
+        give_up: asked from time to time, where that is possible, whether to interrupt a query.
+        limit_s: how long the system itself lets a query run, where it can.  patient: it waits for
+        locks.
         """
-        timeout = self._busy_timeout_s if patient else 0
-        connection = self._open(self._reading_mode(), timeout, "query_only=ON")
-        if not self.in_memory:
-            connection.set_progress_handler(give_up, every)
-        return Reader(connection, self.dialect)
 
-    def close(self, connection: sqlite3.Connection) -> None:
-        """Close a connection; the one of a database in memory stays until ``forget``."""
-        if connection is not self._shared:
-            connection.close()
+    def close(self, connection: Any) -> None:
+        """Close a connection that was opened here."""
+        connection.close()
 
-    def forget(self) -> None:
-        """Close the connection of a database in memory, and with it the database."""
-        if self._shared is not None:
-            self._shared.close()
+    def forget(self) -> None:  # noqa: B027  most keep nothing
+        """Let go of what was kept between connections."""
 
-    def _reading_mode(self) -> str:
-        if not self.read_only:
-            return "mode=rw"
-        # Where SQLite may not make the files beside it, a database with a WAL can't be opened, not
-        # even to read. Without a -wal nobody is writing, and it may be taken for immutable.
-        frozen = not os.access(Path(self._file).parent, os.W_OK)
-        if frozen and not Path(f"{self._file}-wal").exists() and self._is_wal():
-            return "mode=ro&immutable=1"
-        return "mode=ro"
-
-    def _is_wal(self) -> bool:
-        with Path(self._file).open("rb") as file:
-            return file.read(20)[18:] == b"\2\2"
-
-    def _open(self, mode: str, timeout: float, *pragmas: str) -> sqlite3.Connection:
-        if self.in_memory:
-            if self._shared is None:
-                self._shared = self._connect(MEMORY, timeout, uri=False)
-                # Tests of embedders need not stop their service; Python 3.13 would complain.
-                weakref.finalize(self, self._shared.close)
-            return self._shared
-        connection = self._connect(f"file:{quote(self._file)}?{mode}", timeout, uri=True)
-        try:
-            for pragma in pragmas:
-                connection.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    @staticmethod
-    def _connect(name: str, timeout: float, *, uri: bool) -> sqlite3.Connection:
-        return sqlite3.connect(
-            name,
-            timeout=timeout,
-            uri=uri,
-            # The driver's own transactions would commit at the first SAVEPOINT: we say BEGIN.
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=512,
-        )
-
-    def alchemy(self, connection: sqlite3.Connection) -> sa.Engine:
+    @abstractmethod
+    def alchemy(self, connection: Any) -> sa.Engine:
         """Return an engine over ``connection``, for schema work; transactions stay ours."""
-        return sa.create_engine(
-            "sqlite://",
-            creator=lambda: connection,
-            poolclass=StaticPool,
-            isolation_level="AUTOCOMMIT",
-        )
 
-    @staticmethod
-    def is_busy(error: BaseException) -> bool:
+    @abstractmethod
+    def streamed(self, connection: Any, sql: str, params: Params) -> Any:
+        """Run a SELECT; return a cursor that holds few rows at a time.  It must be closed."""
+
+    @abstractmethod
+    def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:
+        """Insert one row; return its integer key."""
+
+    @abstractmethod
+    def in_transaction(self, connection: Any) -> bool:
+        """Say whether a transaction is open, sound or not: whether there is one to roll back."""
+
+    def is_sound(self, connection: Any) -> bool:
+        """Say whether an open transaction can still be committed."""
+        return self.in_transaction(connection)
+
+    @abstractmethod
+    def is_busy(self, error: BaseException) -> bool:
         """Say whether the statement may work a little later."""
-        return _code(error) in _BUSY
 
-    @staticmethod
-    def is_lost(error: BaseException) -> bool:
+    @abstractmethod
+    def is_lost(self, error: BaseException) -> bool:
         """Say whether the connection is gone, or can't be made now."""
-        if isinstance(error, sqlite3.ProgrammingError):
-            return "closed database" in str(error)
-        return _code(error) == sqlite3.SQLITE_CANTOPEN
 
-    @staticmethod
-    def is_undecodable(error: BaseException) -> bool:
-        """Say whether a text in the database is no UTF-8; ``read_leniently`` reads it."""
-        # The driver raises this itself, and gives no code.
-        return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
+    @abstractmethod
+    def is_interrupted(self, error: BaseException) -> bool:
+        """Say whether a query was stopped: by us, or because it took longer than it may."""
 
-    @staticmethod
-    def in_transaction(connection: sqlite3.Connection) -> bool:
-        """Say whether a transaction is open: a full disk may have ended it."""
-        return connection.in_transaction
+    def is_undecodable(self, error: BaseException) -> bool:  # noqa: ARG002  few can have such a thing
+        """Say whether a stored text is none; ``read_leniently`` reads it."""
+        return False
+
+    def read_leniently(self, connection: Any) -> None:  # noqa: B027  only SQLite stores anything
+        """Give texts that are none with replacement characters, instead of failing."""
+
+    @abstractmethod
+    def interrupt(self, connection: Any) -> None:
+        """Stop the query that runs on ``connection``; from another thread, and it may take time."""
+
+    @abstractmethod
+    def refusal(self, error: BaseException) -> BaseException | None:
+        """Return what is wrong with the data as an error of ours, if that is what it is."""
+
+    def is_trouble(self, error: BaseException) -> bool:
+        """Say whether an error is no fault of the statement: waiting may cure it."""
+        return self.is_busy(error) or self.is_lost(error) or self.is_interrupted(error)
 
     def explained(self, error: BaseException) -> BaseException:
         """
-        Return trouble with the database as Unavailable, and other errors as they are.
+        Return trouble with the database as Unavailable, what it refuses as an error of ours, and
+        other errors as they are.
 
         A statement that is wrong is not made right by waiting.
         """
-        if _code(error) in _TROUBLE or self.is_lost(error):
-            return Unavailable(f"the database is not available: {error}; try again later")
-        return error
+        if self.is_trouble(error):
+            return Unavailable(f"the database is not available: {sentence(error)}; try again later")
+        return self.refusal(error) or error
+
+    def quoted(self, name: str) -> str:
+        """Return the name of a column or table as it may stand in a statement."""
+        return self.dialect.identifier_preparer.quote(name)
 
 
-def _code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code."""
-    if not isinstance(error, sqlite3.Error):
-        return None
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def read_leniently(connection: sqlite3.Connection) -> None:
-    """
-    Give bytes that are no UTF-8 as replacement characters, instead of failing.
-
-    Reading all text so is half as quick: readers begin without.
-    """
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
-
-
-def connector(url: str, *, read_only: bool, busy_timeout_s: float) -> SQLite:
-    """Return what opens connections to ``url``; CannotOpen if it names no supported database."""
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise CannotOpen(
-            f"{url!r} is no database URL; one is sqlite:////srv/ci/state.sqlite"
-        ) from None
-    if parsed.get_backend_name() != "sqlite":
-        raise CannotOpen(f"{parsed.get_backend_name()} databases are not supported; sqlite is")
-    return SQLite(parsed, read_only=read_only, busy_timeout_s=busy_timeout_s)
+def sentence(error: BaseException) -> str:
+    """Return what a driver says of an error, in one line."""
+    text = error.args[-1] if error.args and isinstance(error.args[-1], str) else str(error)
+    return " ".join(text.split()).rstrip(".")
 
 
 class Compiled:
@@ -295,30 +186,53 @@ compiled = lru_cache(maxsize=2048)(Compiled)
 class Reader:
     """Reads on one connection; used by one thread at a time."""
 
-    def __init__(self, connection: Any, dialect: sa.Dialect) -> None:
+    def __init__(self, connection: Any, connector: Connector) -> None:
         self.connection = connection
-        self.dialect = dialect
+        self.connector = connector
+        self.dialect = connector.dialect
 
-    def rows(self, statement: sa.ClauseElement, params: Params) -> list[tuple[Any, ...]]:
+    def rows(self, statement: sa.ClauseElement, params: Params) -> Rows:
         """Run a SELECT and return all its rows; for results known to be small."""
-        ready = compiled(statement, self.dialect)
-        cursor = self.connection.execute(ready.sql, ready.bound(params))
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found
+        return self.run_all(compiled(statement, self.dialect), params)
 
     def first(self, statement: sa.ClauseElement, params: Params) -> tuple[Any, ...] | None:
         """Run a SELECT and return its first row, or None."""
         found = self.rows(statement, params)
         return found[0] if found else None
 
+    def run_all(self, ready: Compiled, params: Params) -> Rows:
+        """Run a compiled SELECT and return all its rows; for results known to be small."""
+        found: Rows = self.connection.execute(ready.sql, ready.bound(params)).fetchall()
+        return found
+
+    def portions(
+        self, ready: Compiled, params: Params, size: int, *, few: bool = False
+    ) -> Generator[Rows]:
+        """
+        Run a compiled SELECT and yield its rows, ``size`` at a time; inside a snapshot.
+
+        few: there are not many, so they may all come at once.  No other statement may be run before
+        the iterator has ended or was closed.
+        """
+        bound = ready.bound(params)
+        if few:
+            cursor = self.connection.execute(ready.sql, bound)
+        else:
+            cursor = self.connector.streamed(self.connection, ready.sql, bound)
+        try:
+            while rows := cursor.fetchmany(size):
+                yield rows
+        finally:
+            cursor.close()
+
     def snapshot(self) -> contextlib.AbstractContextManager[None]:
         """Make everything read inside see one state of the database."""
-        return _snapshot(self.connection)
+        return _snapshot(self.connection, self.connector.BEGIN_SNAPSHOT)
 
 
 @contextlib.contextmanager
-def _snapshot(connection: Any) -> Any:
-    connection.execute("BEGIN")
+def _snapshot(connection: Any, begin: str) -> Any:
+    connection.execute(begin)
     try:
         yield
     finally:

@@ -1,42 +1,52 @@
 """
 ``Database``: reads that never block the reactor, and one writer.
 
-Small reads run on the reactor thread under a budget of instructions, which costs less than a hop to
-another thread; what exceeds the budget, and everything that is known to be large, runs in a pool.
+On an embedded database small reads run on the reactor thread under a budget of instructions, which
+costs less than a hop to another thread; on a server they have a lane of threads for themselves, and
+a short time.  What exceeds that, and everything that is known to be large, runs in a lane for long
+lists; another is for the contents of logs.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
+from functools import partial
+from sqlite3 import OperationalError
 from traceback import clear_frames
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from buildapi.db import migrate
-from buildapi.db.connect import Reader, connector
+from buildapi.db.connect import Reader, sentence
 from buildapi.db.groupcommit import Committed, GroupCommit
-from buildapi.db.readers import Readers
+from buildapi.db.readers import Lane, Readers
 from buildapi.db.retention import DAY_S, Retention, trim
+from buildapi.db.systems import connector
 from buildapi.db.tables import buildapi_events
 from buildapi.db.transaction import Announce, Tx
 from buildapi.db.writer import Writer
-from buildapi.errors import CannotOpen, Unavailable
+from buildapi.errors import CannotOpen, TooSlow, Unavailable
 from buildapi.settings import Database as DatabaseSettings
 from buildapi.settings import Events
 
 T = TypeVar("T")
 
-# The budget of a read on the reactor thread: about a millisecond of SQLite's virtual machine.
-STEPS_PER_TICK = 10_000
+# The budget of a read on the reactor thread, in ticks of an embedded database: a millisecond.
 TICKS_PER_READ = 10
+# The same in a thread.
+QUICK_S = 0.05
 # How long a query shape that exceeded the budget goes straight to the pool, and how many may.
 EXILE_S = 10.0
 MOST_EXILED = 1_000
+
+
+# The lanes.
+QUICK, LISTS, LOGS = "quick", "lists", "logs"
 
 
 class TooLarge(Exception):
@@ -49,8 +59,9 @@ class Database:
 
     deliver: called on the reactor thread with what each batch changed, before its Deferreds fire.
     announce: makes changes into events.  holder: who writes, for others who would.
-    reactor: gives the time, and threads; a database in memory works in the caller's thread, and a
-    ``Clock`` is enough.  events: how long the event log remembers.
+    reactor: gives the time, and threads; with one that has none, as a ``Clock``, and with a
+    database in memory, everything is done in the caller's thread.  events: how long the event log
+    remembers.
     """
 
     def __init__(
@@ -71,7 +82,8 @@ class Database:
         self.writer: Writer | None = None
         self._holder = holder
         self._reactor = reactor
-        from_thread = None if self.connector.in_memory else reactor.callFromThread
+        threaded = IReactorThreads.providedBy(reactor) and not self.connector.in_memory
+        from_thread = reactor.callFromThread if threaded else None
         if not settings.read_only:
             patience_s = settings.busy_timeout_s
             commits = GroupCommit(
@@ -84,13 +96,27 @@ class Database:
             self.writer = Writer(commits, deliver, from_thread, settings.max_queued_writes)
         self._readers: Readers | None = None
         if from_thread is not None:
-            self._readers = Readers(self.connector, from_thread, settings.reader_threads)
+            self._readers = Readers(self.connector, from_thread, self._lanes())
         self._retention = Retention([_forgetting(events or Events())], self.write, reactor)
         self._inline: Reader | None = None
+        # Makes all reads where there are no threads.
+        self._here: Reader | None = None
         self._ticks_left = 0
         self._exiled: dict[Any, float] = {}
         self._is_open = False
         self._closing: Deferred[None] | None = None
+
+    def _lanes(self) -> list[Lane]:
+        limit_s = self.settings.statement_timeout_s
+        slow = partial(
+            TooSlow,
+            f"the database took longer than {limit_s:g} seconds; ask for less, by filters or limit",
+        )
+        return [
+            Lane(QUICK, self.settings.quick_threads, min(QUICK_S, limit_s), TooLarge),
+            Lane(LISTS, self.settings.reader_threads, limit_s, slow),
+            Lane(LOGS, self.settings.log_threads, limit_s, slow),
+        ]
 
     def open(self) -> Deferred[None]:
         """Open, check and if need be make the database; fail with CannotOpen."""
@@ -107,25 +133,35 @@ class Database:
             if self.writer is not None:
                 self.connector.lock(self._holder)
             self.identity = self._checked()
-            if self.settings.inline_reads or self.connector.in_memory:
-                self._inline = self.connector.reader(
-                    patient=False, give_up=self._spent, every=STEPS_PER_TICK
-                )
+            self._open_readers()
             if self.writer is not None:
+                self.connector.sign(self._holder)
                 self.writer.start()
         except BaseException as error:
             self._close_inline()
             self.connector.unlock()
-            if isinstance(error, (sqlite3.Error, sa.exc.SQLAlchemyError, OSError)):
-                cause = error.__cause__ or error
-                raise CannotOpen(f"cannot open {self.connector.path}: {cause}") from None
+            if isinstance(error, (self.connector.Error, sa.exc.SQLAlchemyError, OSError)):
+                cause = sentence(error.__cause__ or error)
+                raise CannotOpen(f"cannot open {self.connector.name}: {cause}") from None
             raise
+
+    def _open_readers(self) -> None:
+        connector = self.connector
+        if connector.in_memory or (connector.EMBEDDED and self.settings.inline_reads):
+            self._inline = connector.reader(self._spent, QUICK_S, patient=False)
+        if connector.in_memory:
+            self._here = self._inline
+        elif self._readers is None:
+            self._here = connector.reader(
+                lambda: False, self.settings.statement_timeout_s, patient=True
+            )
 
     def _checked(self) -> str | None:
         connection = self.connector.inspector()
         try:
-            engine = self.connector.alchemy(connection)
-            return migrate.opened(engine, writable=self.writer is not None)
+            writable = self.writer is not None
+            begin = self.connector.BEGIN if writable else self.connector.BEGIN_SNAPSHOT
+            return migrate.opened(self.connector.alchemy(connection), begin, writable=writable)
         finally:
             self.connector.close(connection)
 
@@ -153,17 +189,44 @@ class Database:
             return fail(CannotOpen("the database was opened read-only; nothing can be changed"))
         return self.writer.submit(body)
 
-    def read(self, work: Callable[[Reader], T]) -> Deferred[T]:
+    def read(self, work: Callable[[Reader], T], lane: str = LISTS) -> Deferred[T]:
         """
-        Run ``work`` with a reader in the pool; fire with its result.
+        Run ``work`` with a reader in a thread of this lane; fire with its result.
 
-        Fails with Unavailable, or with what ``work`` raised.  Cancelled, it is interrupted.
+        Fails with Unavailable, TooSlow, or with what ``work`` raised.  Cancelled, it is
+        interrupted.
         """
         if not self._is_open:
             return fail(Unavailable("the database is not open"))
         if self._readers is None:
             return execute(self._read_here, work)
-        return self._readers.submit(work)
+        return self._readers.submit(lane, work)
+
+    def near(
+        self, shape: Any, work: Callable[[Reader, bool], T], *, small: bool = False
+    ) -> T | Deferred[T]:
+        """
+        Run ``work`` as near as it can be: on this thread, in the quick lane, or with the lists.
+
+        work: gets a reader, and whether it has to be quick; if it finds then that there is more to
+        read than a little, it raises TooLarge, and is called again elsewhere.
+        shape: as for ``inline``.  small: it is known to be little.
+        """
+        try:
+            return self.inline(shape, lambda reader: work(reader, True))
+        except TooLarge:
+            pass
+        if self._readers is None or not small or self._inline is not None or shape in self._exiled:
+            return self.read(lambda reader: work(reader, False))
+        quick = self.read(lambda reader: work(reader, True), QUICK)
+        return quick.addErrback(self._not_quick, shape, work)
+
+    def _not_quick(
+        self, failure: Failure, shape: Any, work: Callable[[Reader, bool], T]
+    ) -> Deferred[T]:
+        failure.trap(TooLarge)
+        self._exile(shape)
+        return self.read(lambda reader: work(reader, False))
 
     def inline(self, shape: Any, work: Callable[[Reader], T]) -> T:
         """
@@ -178,13 +241,12 @@ class Database:
         self._ticks_left = TICKS_PER_READ
         try:
             return work(reader)
-        except (TooLarge, sqlite3.OperationalError) as error:
+        except Exception as error:
+            self._end_snapshot(reader, error)
             # Interrupted by the budget, or a lock that nobody may wait for here.
-            self._end_snapshot(reader, error)
-            self._exile(shape)
-            raise TooLarge from error
-        except Exception as error:  # noqa: BLE001  raised on, as what people understand
-            self._end_snapshot(reader, error)
+            if isinstance(error, (TooLarge, OperationalError)):
+                self._exile(shape)
+                raise TooLarge from error
             raise self.connector.explained(error) from None
 
     def close(self) -> Deferred[None]:
@@ -220,15 +282,17 @@ class Database:
             self.writer.give_up()
 
     def _close_inline(self) -> None:
-        reader, self._inline = self._inline, None
-        if reader is not None:
-            self.connector.close(reader.connection)
+        for reader in (self._inline, self._here):
+            if reader is not None:
+                self.connector.close(reader.connection)
+        self._inline = self._here = None
 
     def _read_here(self, work: Callable[[Reader], T]) -> T:
-        assert self._inline is not None  # noqa: S101  a database in memory has one
+        assert self._here is not None  # noqa: S101  without threads there is one
         try:
-            return work(self._inline)
-        except sqlite3.Error as error:
+            return work(self._here)
+        except self.connector.Error as error:
+            self._end_snapshot(self._here, error)
             raise self.connector.explained(error) from error
 
     def _spent(self) -> bool:

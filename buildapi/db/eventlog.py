@@ -74,6 +74,8 @@ _AFTER = (
 )
 _COUNTERS = sa.select(buildapi_log.c.uuid, buildapi_log.c.seq, buildapi_log.c.batch)
 
+_LOCKED = _COUNTERS.with_for_update()
+
 
 def stored(reader: Reader, after: int, most: int) -> list[Event]:
     """Read at most ``most`` events whose ``seq`` is above ``after``, in order."""
@@ -105,6 +107,11 @@ def replayed(reader: Reader, after: int, most: int, now: float, control_ttl_s: f
 def counters(reader: Reader) -> Counters:
     """Read the one row of the log."""
     return Counters(*reader.rows(_COUNTERS, {})[0])
+
+
+def locked(reader: Reader) -> Counters:
+    """Read the one row of the log, and keep others from it until the transaction ends."""
+    return Counters(*reader.rows(_LOCKED, {})[0])
 
 
 def newest(reader: Reader) -> int:

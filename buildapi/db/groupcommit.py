@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from buildapi.db import eventlog
-from buildapi.db.connect import Reader, SQLite
+from buildapi.db.connect import Connector, Reader
 from buildapi.db.transaction import Announce, Tx
 from buildapi.errors import Stopping, Unavailable
 from buildapi.mq.event import Event
@@ -73,7 +73,7 @@ class GroupCommit:
 
     def __init__(
         self,
-        connector: SQLite,
+        connector: Connector,
         clock: Callable[[], float],
         announce: Announce,
         patience_s: float,
@@ -159,11 +159,11 @@ class GroupCommit:
         connection = self._connected()
         if not self._alone:
             self._memory.clear()
-        batch, at = self._batch + 1, self._clock()
-        dialect = self._connector.dialect
-        tx = Tx(connection, dialect, self.seq, at, self._memory, self._announce)
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(self._connector.BEGIN)
+            self._lock_counters(connection)
+            batch, at = self._batch + 1, self._clock()
+            tx = Tx(connection, self._connector, self.seq, at, self._memory, self._announce)
             for job in jobs:
                 run(tx, job)
             tx.flush()
@@ -175,11 +175,20 @@ class GroupCommit:
         self.seq, self._batch = tx.seq, batch
         return Committed(tx.events, frozenset(tx.touched), tx.seq)
 
+    def _lock_counters(self, connection: Any) -> None:
+        """Keep others from the counters, where BEGIN does not; whoever changed them is heeded."""
+        if self._connector.EMBEDDED:
+            return
+        found = eventlog.locked(Reader(connection, self._connector))
+        if found.batch != self._batch:
+            self._memory.clear()
+            self.seq, self._batch = found.seq, found.batch
+
     def _plain(self, tx: Tx, job: Job) -> None:
         job.result = job.body(tx)
         if isinstance(job.result, (Deferred, Coroutine)):
             raise TypeError("a body must not be asynchronous: its transaction does not wait")
-        if not self._connector.in_transaction(tx.connection):
+        if not self._connector.is_sound(tx.connection):
             # It hid the error of a full disk: what follows would commit statement by statement.
             raise Unavailable("the database ended the transaction; try again later")
 
@@ -241,7 +250,7 @@ class GroupCommit:
         return self._connection
 
     def _counters(self, connection: Any) -> eventlog.Counters:
-        return eventlog.counters(Reader(connection, self._connector.dialect))
+        return eventlog.counters(Reader(connection, self._connector))
 
 
 def _delays() -> Iterator[float]:

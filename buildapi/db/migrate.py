@@ -8,28 +8,39 @@ first opened for writing, and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 import sqlalchemy as sa
 
-from buildapi.db.tables import REVISION, alembic_version, buildapi_log, indexes, metadata, own
+from buildapi.db.tables import (
+    REVISION,
+    alembic_version,
+    buildapi_log,
+    buildapi_meta,
+    indexes,
+    metadata,
+    own,
+)
 from buildapi.errors import CannotOpen
 
+_MAKING = "making"
 
-def opened(engine: sa.Engine, *, writable: bool) -> str | None:
+
+def opened(engine: sa.Engine, begin: str, *, writable: bool) -> str | None:
     """
     Check the database, make what is missing, and return the identity of its event log.
 
-    None: opened for reading, and it has no event log.
+    begin: what begins a transaction.  None: opened for reading, and it has no event log.
     """
     with engine.connect() as connection:
         # One transaction of our own: a killed start leaves no half-made database.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writable else "BEGIN")
+        connection.exec_driver_sql(begin)
         try:
             identity = _prepared(connection, writable=writable)
             connection.exec_driver_sql("COMMIT")
         except BaseException:
-            if connection.connection.in_transaction:
+            with contextlib.suppress(sa.exc.DBAPIError):
                 connection.exec_driver_sql("ROLLBACK")
             raise
     return identity
@@ -37,7 +48,8 @@ def opened(engine: sa.Engine, *, writable: bool) -> str | None:
 
 def _prepared(connection: sa.Connection, *, writable: bool) -> str | None:
     names = set(sa.inspect(connection).get_table_names())
-    if not names and writable:
+    if writable and (not names or _is_half_made(connection, names)):
+        own.create_all(connection)
         _create(connection)
     else:
         _check(connection, names)
@@ -49,9 +61,28 @@ def _prepared(connection: sa.Connection, *, writable: bool) -> str | None:
 
 
 def _create(connection: sa.Connection) -> None:
+    """
+    Make a whole new database.
+
+    Where making a table ends the transaction (MariaDB), a killed start leaves some of them: then a
+    mark tells the next one that they are ours, to go on with.
+    """
+    making = buildapi_meta.c.name == _MAKING
+    connection.execute(sa.delete(buildapi_meta).where(making))
+    connection.execute(sa.insert(buildapi_meta).values(name=_MAKING, value=REVISION))
     metadata.create_all(connection)
-    connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
     add_indexes(connection)
+    connection.execute(sa.delete(alembic_version))
+    connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
+    connection.execute(sa.delete(buildapi_meta).where(making))
+
+
+def _is_half_made(connection: sa.Connection, names: set[str]) -> bool:
+    if buildapi_meta.name not in names:
+        # Own tables come first.
+        return names <= own.tables.keys()
+    marks = sa.select(buildapi_meta.c.name).where(buildapi_meta.c.name == _MAKING)
+    return connection.execute(marks).first() is not None
 
 
 def _check(connection: sa.Connection, names: set[str]) -> None:

@@ -34,6 +34,8 @@ from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 
 # What ``alembic_version`` holds in a database with these tables.
 REVISION = "067"
+# The width of a hash: hex sha1.
+HASH_CHARACTERS = 40
 
 metadata = MetaData()
 own = MetaData()
@@ -76,7 +78,7 @@ masters = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Column("active", Integer, nullable=False),
     Column("last_active", Integer, nullable=False),
     Index("master_name_hashes", "name_hash", unique=True),
@@ -101,7 +103,7 @@ projects = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Column("slug", String(50), nullable=False),
     Column("description", Text),
     Column("description_format", Text),
@@ -119,7 +121,7 @@ builders = Table(
     Column("description_format", Text),
     Column("description_html", Text),
     _link("projectid", "projects.id", key="fk_builders_projectid"),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Index("builder_name_hash", "name_hash", unique=True),
     Index("builders_projectid", "projectid"),
 )
@@ -142,7 +144,7 @@ tags = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Index("tag_name_hash", "name_hash", unique=True),
 )
 
@@ -187,7 +189,7 @@ schedulers = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Column("enabled", SmallInteger, server_default="1"),
     Index("scheduler_name_hash", "name_hash", unique=True),
 )
@@ -206,7 +208,7 @@ changesources = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Index("changesource_name_hash", "name_hash", unique=True),
 )
 
@@ -238,7 +240,7 @@ sourcestamps = Table(
     "sourcestamps",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("ss_hash", String(40), nullable=False),
+    Column("ss_hash", String(HASH_CHARACTERS), nullable=False),
     Column("branch", String(256)),
     Column("revision", String(256)),
     _owner("patchid", "patches.id", nullable=True),
@@ -346,7 +348,7 @@ codebases = Table(
     Column("id", Integer, primary_key=True),
     _owner("projectid", "projects.id"),
     Column("name", Text, nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     Column("slug", String(50), nullable=False),
     Index("codebases_projects_name_hash", "projectid", "name_hash", unique=True),
 )
@@ -373,7 +375,7 @@ codebase_branches = Table(
     Column("id", Integer, primary_key=True),
     _owner("codebaseid", "codebases.id"),
     Column("name", String(255), nullable=False),
-    Column("name_hash", String(40), nullable=False),
+    Column("name_hash", String(HASH_CHARACTERS), nullable=False),
     _link("commitid", "codebase_commits.id"),
     Column("last_timestamp", Integer, nullable=False),
     Index("codebase_branches_unique", "codebaseid", "name_hash", unique=True),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from buildapi.db import eventlog
-from buildapi.db.connect import Compiled, Params, Reader, compiled
+from buildapi.db.connect import Compiled, Connector, Params, Reader, Rows, compiled
 from buildapi.db.eventlog import Draft
 from buildapi.db.tables import buildapi_events, buildapi_log
 from buildapi.mq.event import Event
@@ -43,13 +43,13 @@ class Tx(Reader):
     def __init__(
         self,
         connection: Any,
-        dialect: sa.Dialect,
+        connector: Connector,
         seq: int,
         at: float,
         memory: dict[Any, Any],
         announce: Announce,
     ) -> None:
-        super().__init__(connection, dialect)
+        super().__init__(connection, connector)
         self.at = at
         self.now = int(at)
         # What the writer knows of rows it wrote itself; emptied by every rollback.
@@ -71,8 +71,7 @@ class Tx(Reader):
         """Insert one row now; return its integer key."""
         statement = _insert(table, tuple(values))
         self.touched.add(table.name)
-        row: int = self.connection.execute(compiled(statement, self.dialect).sql, values).lastrowid
-        return row
+        return self.connector.inserted(self.connection, statement, values)
 
     def insert_later(self, table: sa.Table, row: tuple[Any, ...]) -> None:
         """Insert one row (every column, in order) before the commit, together with its like."""
@@ -86,10 +85,10 @@ class Tx(Reader):
         self.touched.add(table.name)
         self._changing.setdefault((table, column), {})[ident] = value
 
-    def rows(self, statement: sa.ClauseElement, params: Params) -> list[tuple[Any, ...]]:
+    def run_all(self, ready: Compiled, params: Params) -> Rows:
         """Run a SELECT; it sees what was to be written later."""
         self.write_waiting()
-        return super().rows(statement, params)
+        return super().run_all(ready, params)
 
     def change(self, table: sa.Table, ident: int, **values: Any) -> None:
         """Change columns of the row whose primary key is ``ident``."""
@@ -182,14 +181,15 @@ class Tx(Reader):
         for start in range(0, len(rows), ROWS_PER_INSERT):
             some = rows[start : start + ROWS_PER_INSERT]
             values: list[Any] = [value for row in some for value in row]
-            self.connection.execute(_insert_many(table, len(some)), values)
+            self.connection.execute(_insert_many(self.connector, table, len(some)), values)
 
     def _change_all(self, table: sa.Table, column: str, values: dict[int, Any]) -> None:
         waiting = list(values.items())
         for start in range(0, len(waiting), ROWS_PER_INSERT):
             some = waiting[start : start + ROWS_PER_INSERT]
             bound = [part for pair in some for part in pair] + [ident for ident, _ in some]
-            self.connection.execute(_change_many(table, column, len(some)), bound)
+            many = _change_many(self.connector, table, column, len(some))
+            self.connection.execute(many, bound)
 
 
 @lru_cache(maxsize=512)
@@ -205,17 +205,18 @@ def _update(table: sa.Table, columns: tuple[str, ...]) -> sa.Update:
 
 
 @lru_cache(maxsize=512)
-def _insert_many(table: sa.Table, rows: int) -> str:
-    columns = ", ".join(f'"{column.name}"' for column in table.columns)
-    one = f"({', '.join('?' * len(table.columns))})"
+def _insert_many(connector: Connector, table: sa.Table, rows: int) -> str:
+    columns = ", ".join(connector.quoted(column.name) for column in table.columns)
+    one = f"({', '.join([connector.PLACEHOLDER] * len(table.columns))})"
     return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join([one] * rows)}"
 
 
 @lru_cache(maxsize=512)
-def _change_many(table: sa.Table, column: str, rows: int) -> str:
-    cases = " WHEN ? THEN ?" * rows
-    idents = ", ".join("?" * rows)
-    return f'UPDATE {table.name} SET "{column}" = CASE id{cases} END WHERE id IN ({idents})'
+def _change_many(connector: Connector, table: sa.Table, column: str, rows: int) -> str:
+    name, one = connector.quoted(column), connector.PLACEHOLDER
+    cases = f" WHEN {one} THEN {one}" * rows
+    idents = ", ".join([one] * rows)
+    return f"UPDATE {table.name} SET {name} = CASE id{cases} END WHERE id IN ({idents})"
 
 
 _COUNT = (

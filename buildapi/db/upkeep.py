@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from buildapi.db import migrate
-from buildapi.db.connect import connector
+from buildapi.db.connect import sentence
+from buildapi.db.systems import connector
 from buildapi.errors import CannotOpen
 from buildapi.settings import Database
 
@@ -22,24 +22,24 @@ def add_indexes(database: Database) -> list[str]:
     Raises CannotOpen: no Buildbot 4.3 database, or one that is being written.
     """
     target = connector(database.url, read_only=False, busy_timeout_s=database.busy_timeout_s)
-    if not Path(target.path).is_file():
-        raise CannotOpen(f"there is no database {target.path}")
-    target.lock("buildapi db add-indexes")
+    target.must_exist()
     try:
+        target.lock("buildapi db add-indexes")
         with closing(target.inspector()) as connection:
             engine = target.alchemy(connection)
-            migrate.opened(engine, writable=False)
-            return _added(engine)
-    except sa.exc.DBAPIError as error:
-        raise CannotOpen(f"cannot add indexes to {target.path}: {error.orig}") from None
+            migrate.opened(engine, target.BEGIN_SNAPSHOT, writable=False)
+            return _added(engine, target.BEGIN)
+    except (sa.exc.DBAPIError, target.Error) as error:
+        cause = error.__cause__ or error
+        raise CannotOpen(f"cannot add indexes to {target.name}: {sentence(cause)}") from None
     finally:
         target.unlock()
 
 
-def _added(engine: sa.Engine) -> list[str]:
+def _added(engine: sa.Engine, begin: str) -> list[str]:
     with engine.connect() as connection:
         # All or none: what is not committed is forgotten when the connection closes.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(begin)
         added = migrate.add_indexes(connection)
         connection.exec_driver_sql("COMMIT")
     return added

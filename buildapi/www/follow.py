@@ -26,7 +26,7 @@ from buildapi.data.logchunks import Part, growth
 from buildapi.data.logs import Log
 from buildapi.data.router import Match
 from buildapi.db.connect import Reader
-from buildapi.db.engine import TooLarge
+from buildapi.db.engine import LOGS, TooLarge
 from buildapi.errors import BadRequest, NoSuchResource
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
@@ -182,8 +182,8 @@ class Follower:
             try:
                 return succeed(self._data.database.inline("log growth", read))
             except TooLarge:
-                return self._data.database.read(read)
-        return self._data.database.read(read)
+                pass
+        return self._data.database.read(read, LOGS)
 
     async def _appeared(self, found: Target) -> int | None:
         """Wait until the step makes the log; None if stopped."""

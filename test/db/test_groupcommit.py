@@ -20,12 +20,13 @@ from twisted.internet.defer import succeed
 from twisted.python.failure import Failure
 
 from buildapi.db import migrate
-from buildapi.db.connect import SQLite, connector
+from buildapi.db.connect import Connector
 from buildapi.db.eventlog import Draft
 from buildapi.db.groupcommit import Body, GroupCommit, Job
+from buildapi.db.systems import connector
 from buildapi.db.tables import masters
 from buildapi.db.transaction import Announce, Tx
-from buildapi.errors import Stopping, Unavailable
+from buildapi.errors import Conflict, Stopping, Unavailable
 
 # The data layer makes events; these tests say theirs themselves.
 NO_ANNOUNCE = cast("Announce", None)
@@ -45,9 +46,9 @@ def adds(name: str) -> Body[str]:
 class Kit:
     """Group commit on a database, and what became of its batches."""
 
-    def __init__(self, target: SQLite, patience_s: float = 5.0) -> None:
+    def __init__(self, target: Connector, patience_s: float = 5.0) -> None:
         connection = target.inspector()
-        migrate.opened(target.alchemy(connection), writable=True)
+        migrate.opened(target.alchemy(connection), target.BEGIN, writable=True)
         target.close(connection)
         self.target = target
         self.commits = GroupCommit(target, lambda: 1000.5, NO_ANNOUNCE, patience_s)
@@ -185,7 +186,7 @@ def test_what_a_body_wanted_written_later_fails_with_it(kit: Kit) -> None:
     first, second, third = kit.run(adds("a"), repeats, adds("b"))
 
     assert (first, third) == ("a", "b")
-    assert isinstance(second, sqlite3.IntegrityError)
+    assert isinstance(second, Conflict)
     assert kit.names == ["a", "b"]
     assert kit.log_is_whole()
 
@@ -340,7 +341,7 @@ def test_nothing_is_repeated_until_the_fate_of_a_commit_is_known(
     refusals = iter(range(6))
     real = kit.target.writer
 
-    def refuses() -> sqlite3.Connection:
+    def refuses() -> Any:
         if next(refusals, None) is not None:
             unreliable.fails("unable to open database file", sqlite3.SQLITE_CANTOPEN)("")
         return real()
@@ -386,7 +387,7 @@ def test_no_empty_database_is_made_in_the_place_of_a_lost_one(kit: Kit, tmp_path
     """Somebody moved the file away: writing goes on when it is back."""
     kit.run(adds("a"))
     kit.commits.close()
-    path = Path(kit.target.path)
+    path = Path(kit.target.name)
     path.rename(tmp_path / "away")
 
     (error,) = kit.run(adds("b"))
@@ -472,7 +473,7 @@ def locked(path: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_lock_that_another_process_keeps_makes_the_batch_unavailable(kit: Kit) -> None:
     """All of it at once: the last body does not wait a hundred times as long as the first."""
-    with locked(kit.target.path):
+    with locked(kit.target.name):
         began = monotonic()
         errors = kit.run(*(adds(f"m{number}") for number in range(100)))
         took = monotonic() - began
@@ -491,7 +492,7 @@ def test_a_lock_that_is_freed_in_time_is_waited_for(kit: Kit) -> None:
     patient.open()
     kit.commits.close()
     kit.commits = patient
-    with locked(kit.target.path) as process:
+    with locked(kit.target.name) as process:
         assert process.stdin is not None
         Timer(0.2, process.stdin.close).start()
 
@@ -524,13 +525,13 @@ FILLS = """
 import resource, signal, sys
 from pathlib import Path
 from buildapi.db import migrate
-from buildapi.db.connect import connector
+from buildapi.db.systems import connector
 from buildapi.db.groupcommit import GroupCommit, Job
 from buildapi.db.tables import masters
 
 path = Path(sys.argv[1])
 target = connector(f"sqlite:///{path}", read_only=False, busy_timeout_s=0)
-migrate.opened(target.alchemy(target.inspector()), writable=True)
+migrate.opened(target.alchemy(target.inspector()), target.BEGIN, writable=True)
 commits = GroupCommit(target, lambda: 0, None, 0)
 commits.open()
 

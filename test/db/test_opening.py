@@ -20,8 +20,9 @@ import pytest_twisted
 import sqlalchemy as sa
 
 from buildapi.db import eventlog
-from buildapi.db.connect import Reader, connector
+from buildapi.db.connect import Reader
 from buildapi.db.engine import TooLarge
+from buildapi.db.systems import connector
 from buildapi.db.tables import alembic_version, indexes, masters, metadata, own
 from buildapi.errors import CannotOpen, Unavailable
 from buildapi.settings import Events
@@ -177,13 +178,13 @@ async def test_a_reader_cannot_write(opening: Opener) -> None:
 
 READS = """
 import os, sys
-from buildapi.db.connect import connector
+from buildapi.db.systems import connector
 
 if os.getuid() == 0:
     os.setuid(65534)
 target = connector(sys.argv[1], read_only=True, busy_timeout_s=0)
 target.check()
-reader = target.reader(patient=False, give_up=lambda: False, every=1000)
+reader = target.reader(lambda: False, 1, patient=False)
 print(reader.connection.execute("SELECT name FROM masters").fetchall())
 """
 
@@ -264,7 +265,7 @@ async def test_what_cannot_hold_a_database_is_refused(opening: Opener, path: Pat
 
 OPENS = """
 import sys
-from buildapi.db.connect import connector
+from buildapi.db.systems import connector
 from buildapi.errors import CannotOpen
 
 target = connector(sys.argv[1], read_only=False, busy_timeout_s=0)
@@ -399,7 +400,7 @@ async def test_a_clean_close_leaves_one_file_and_a_lock(opening: Opener, path: P
     assert content(Path(copy))["masters"][1][1] == "a"
 
 
-@pytest.mark.parametrize("url", ["postgresql://localhost/ci", "nonsense", "oracle://x"])
+@pytest.mark.parametrize("url", ["db2://x", "nonsense", "oracle://x"])
 def test_what_is_no_supported_url_is_refused(url: str) -> None:
     """Before anything is opened."""
     with pytest.raises(CannotOpen):

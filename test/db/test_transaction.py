@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from buildapi.db import migrate
-from buildapi.db.connect import connector
 from buildapi.db.eventlog import Draft
+from buildapi.db.systems import connector
 from buildapi.db.tables import buildapi_events, builds, logs, masters, metadata, own
 from buildapi.db.transaction import ROWS_PER_INSERT, Announce, Tx
 
@@ -22,9 +22,9 @@ def tx() -> Iterator[Tx]:
     """Give a transaction on a new database in memory, and undo it."""
     target = connector("sqlite://", read_only=False, busy_timeout_s=0)
     connection = target.writer()
-    migrate.opened(target.alchemy(connection), writable=True)
+    migrate.opened(target.alchemy(connection), target.BEGIN, writable=True)
     connection.execute("BEGIN IMMEDIATE")
-    yield Tx(connection, target.dialect, 0, 1000.5, {}, cast("Announce", None))
+    yield Tx(connection, target, 0, 1000.5, {}, cast("Announce", None))
     connection.execute("ROLLBACK")
     target.forget()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from buildapi.db.connect import connector
+from buildapi.db.systems import connector
 from buildapi.db.tables import alembic_version, indexes, metadata
 from buildapi.db.upkeep import add_indexes
 from buildapi.errors import CannotOpen
