@@ -1,0 +1,200 @@
+"""
+MariaDB, by PyMySQL.
+
+Whatever the collation of a database, texts are compared by code point: every text that is bound to
+a statement says so.  In databases whose own collation is ``utf8mb4_nopad_bin`` that costs nothing;
+in others the indexes on texts are of no use, save those on hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+import sqlalchemy as sa
+from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.cursors import SSCursor
+from sqlalchemy.dialects.mysql.mysqldb import MySQLCompiler_mysqldb
+
+from buildapi.db.connect import Params, Reader, compiled, sentence
+from buildapi.db.server import Server, WrittenByAnother
+from buildapi.db.tables import HASH_CHARACTERS
+from buildapi.errors import BadArgument, CannotOpen, Conflict
+
+COLLATION = "utf8mb4_nopad_bin"
+# The first version whose JSON functions make what we need.
+OLDEST = (10, 6)
+_LONGEST_LOCK_NAME = 64
+
+# A lock that another holds, a deadlock, too many connections.
+_BUSY = {1205, 1213, 1020, 1040, 1203}
+# There is no server, or it has ended the session.
+_LOST = {0, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2002, 2003, 2006, 2013, 2055}
+# The disk or the memory.
+_TROUBLE = {3, 5, 1021, 1037, 1041, 1030, 1114, 1206, 1290, 1836}
+_INTERRUPTED = {1317, 1969, 3024}
+
+
+class _Compiler(MySQLCompiler_mysqldb):
+    """SQLAlchemy's, but that texts are compared by code point."""
+
+    def visit_bindparam(self, bindparam: Any, *args: Any, **kw: Any) -> str:
+        """Render a value; a text that is no hash with the collation that it is compared by."""
+        text: str = super().visit_bindparam(bindparam, *args, **kw)  # type: ignore[no-untyped-call]
+        kind = bindparam.type
+        if isinstance(kind, sa.String) and kind.length != HASH_CHARACTERS:
+            return f"{text} COLLATE {COLLATION}"
+        return text
+
+
+# SQLAlchemy makes the class when it is asked for.
+_Theirs: Any = sa.make_url("mariadb+pymysql://").get_dialect()
+
+
+class _Dialect(_Theirs):  # type: ignore[misc]
+    """SQLAlchemy's, with our compiler."""
+
+    supports_statement_cache = True
+    statement_compiler = _Compiler
+
+
+class _Connection(pymysql.connections.Connection[Any]):
+    """The driver's, with the short way to run a statement that others have."""
+
+    def execute(self, sql: str, params: Any = None) -> Any:
+        """Run a statement; return its cursor."""
+        cursor = self.cursor()
+        cursor.execute(sql, params)
+        return cursor
+
+
+class MariaDB(Server):
+    """One database of a MariaDB server.  url: ``mariadb://user@host/database``."""
+
+    BEGIN = "START TRANSACTION"
+    BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+    Error = pymysql.Error
+    DRIVER = "mariadb+pymysql"
+
+    def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:
+        super().__init__(url, read_only=read_only, busy_timeout_s=busy_timeout_s)
+        self.dialect = _Dialect(paramstyle="pyformat")
+        self.dialect.server_version_info = OLDEST
+
+    def inspector(self) -> Any:
+        """Open a connection that changes nothing by itself."""
+        return self._connect()
+
+    def reader(
+        self,
+        give_up: Callable[[], bool],  # noqa: ARG002  the server is told by ``interrupt``
+        limit_s: float,
+        *,
+        patient: bool,  # noqa: ARG002  readers wait for no locks
+    ) -> Reader:
+        """Open a connection that only reads; the server stops a query after ``limit_s``."""
+        connection = self._connect(
+            f"max_statement_time = {limit_s:.3f}",
+            "tx_isolation = 'REPEATABLE-READ'",
+            "tx_read_only = 1",
+        )
+        return Reader(connection, self)
+
+    def _connect_to_write(self) -> Any:
+        return self._connect(
+            "max_statement_time = 0",
+            "idle_transaction_timeout = 0",
+            f"innodb_lock_wait_timeout = {max(1, round(self._busy_timeout_s))}",
+            # What was committed a moment ago must be seen, by whomever.
+            "tx_isolation = 'READ-COMMITTED'",
+        )
+
+    def _connect(self, *options: str) -> _Connection:
+        arguments = dict(self.arguments)
+        flags = arguments.pop("client_flag", 0) | CLIENT.FOUND_ROWS
+        arguments |= {"charset": "utf8mb4", "autocommit": True, "client_flag": flags}
+        connection = _Connection(**arguments)
+        self._check_version(connection)
+        session = (
+            # Nothing is cut or rounded to fit: it is refused.
+            "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+            "group_concat_max_len = 4294967295",
+            f"collation_connection = {COLLATION}",
+            *options,
+        )
+        connection.execute(f"SET SESSION {', '.join(session)}")
+        return connection
+
+    def _check_version(self, connection: _Connection) -> None:
+        said: str = connection.get_server_info()  # type: ignore[no-untyped-call]
+        version = said.rpartition("5.5.5-")[2]
+        numbers = tuple(int(n) for n in version.partition("-")[0].split(".")[:2])
+        if "MariaDB" not in said or numbers < OLDEST:
+            connection.close()
+            wanted = ".".join(map(str, OLDEST))
+            raise CannotOpen(
+                f"{self.name} is served by {said}; MariaDB {wanted} or later is needed"
+            )
+
+    def _try_lock(self, connection: Any) -> bool:
+        name = f"buildapi.{self.url.database}"[:_LONGEST_LOCK_NAME]
+        found = connection.execute("SELECT GET_LOCK(%s, 0)", (name,)).fetchone()
+        return bool(found[0])
+
+    def streamed(self, connection: Any, sql: str, params: Params) -> Any:
+        """Run a SELECT, and read from the server what is asked for."""
+        cursor = connection.cursor(SSCursor)
+        cursor.execute(sql, params)
+        return cursor
+
+    def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:
+        """Insert one row; return its integer key."""
+        row: int = connection.execute(compiled(statement, self.dialect).sql, values).lastrowid
+        return row
+
+    def in_transaction(self, connection: Any) -> bool:
+        """Say whether a transaction is open, as far as the last answer told."""
+        status = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        return bool(connection.open and status)
+
+    def is_busy(self, error: BaseException) -> bool:
+        """Say whether the statement may work a little later."""
+        return isinstance(error, WrittenByAnother) or _code(error) in _BUSY
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Say whether the connection is gone, or can't be made now."""
+        wanted = (pymysql.OperationalError, pymysql.InterfaceError, pymysql.InternalError)
+        return isinstance(error, wanted) and _code(error) in _LOST
+
+    def is_interrupted(self, error: BaseException) -> bool:
+        """Say whether a query was stopped: by us, or because it took too long."""
+        return _code(error) in _INTERRUPTED
+
+    def is_trouble(self, error: BaseException) -> bool:
+        """Say whether it is the server's trouble."""
+        return super().is_trouble(error) or _code(error) in _TROUBLE
+
+    def interrupt(self, connection: Any) -> None:
+        """Stop the query that runs on ``connection``, by another connection."""
+        other = self._connect()
+        try:
+            other.execute(f"KILL QUERY {connection.thread_id()}")
+        finally:
+            self.close(other)
+
+    def refusal(self, error: BaseException) -> BaseException | None:
+        """Return what is wrong with the data as an error of ours."""
+        if isinstance(error, pymysql.IntegrityError):
+            return Conflict(f"the database refused it: {sentence(error)}")
+        if isinstance(error, pymysql.DataError):
+            return BadArgument(f"the database cannot store it: {sentence(error)}")
+        return None
+
+
+def _code(error: BaseException) -> int | None:
+    """Return the number of an error of the server or of the driver."""
+    if not isinstance(error, pymysql.Error) or not error.args:
+        return 0 if isinstance(error, pymysql.InterfaceError) else None
+    code = error.args[0]
+    return code if isinstance(code, int) else None
