@@ -8,6 +8,7 @@ import pytest
 
 from buildapi.data.api import ROUTER
 from buildapi.data.fetch import Plain
+from buildapi.data.logchunks import LogChunk
 from buildapi.data.query import MOST_CONTAINED, MOST_VALUES
 from buildapi.data.router import Route
 from buildapi.service import BuildAPI
@@ -63,11 +64,15 @@ def path_of(route: Route) -> list[str]:
 
 
 def test_the_number_of_statements_does_not_grow_with_rows(api: BuildAPI, logid: int) -> None:
-    """On every path, with all properties, filtered, ordered and paged, or not."""
+    """
+    On every path, with all properties, filtered, ordered and paged, or not.
+
+    The contents of a log are no rows of a list: they come in pieces of so many bytes.
+    """
     result_of(api.data.updates.appendLog(logid, "oone\n"))
     result_of(api.data.updates.addChange(author="alice"))
     page = {"limit": 10, "offset": 1, "properties": "*"}
-    routes = [route for route in ROUTER.routes if "raw" not in route.kind]
+    routes = [r for r in ROUTER.routes if "raw" not in r.kind and r.resource is not LogChunk]
     before = [len(statements(api, path_of(r))) for r in routes]
     before_pages = [len(statements(api, path_of(r), **page)) for r in routes]
     more_of_everything(api, logid)
