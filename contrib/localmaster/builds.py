@@ -53,6 +53,7 @@ class BuildRun:
         self._reactor = reactor
         self._order = order
         self.buildid: int = order.build["buildid"]
+        self.worker = order.worker
         self._step: StepRun | None = None
         self._stopped: Outcome | None = None
         self._logids: list[int] = []

@@ -1,6 +1,9 @@
 """
 From build requests to builds: who waits, who is free, who is told to stop.
 
+A paused worker starts no builds; one that is to stop finishes its build and disconnects, until the
+master starts again; one that is killed does so at once, and its request is given back.
+
 A request is known from its events alone, each of which carries the whole object: it waits if it is
 neither claimed nor complete.  Listen first, then read the requests that wait already, and none is
 missed.  What is read may be out of date by the time it's used; the claim finds that out.
@@ -8,7 +11,7 @@ missed.  What is read may be out of date by the time it's used; the claim finds 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,13 +72,16 @@ class Dispatcher:
     """Takes build requests, runs builds, obeys control messages."""
 
     def __init__(
-        self, api: BuildAPI, reactor: Reactor, benches: Iterable[Bench], workspace: Path
+        self, api: BuildAPI, reactor: Reactor, benches: Sequence[Bench], workspace: Path
     ) -> None:
         self._api = api
         self._reactor = reactor
         self._benches = {bench.builderid: bench for bench in benches}
         self._workspace = workspace
         self._runs: dict[int, BuildRun] = {}
+        self._names = {w.workerid: w.name for bench in benches for w in bench.free}
+        self._paused: set[int] = set()
+        self._leaving: set[int] = set()
         self._claiming: list[int] = []
         self._unheard: list[Event] = []
         self._listeners: list[Listener] = []
@@ -86,8 +92,11 @@ class Dispatcher:
         """Take the requests that wait already, and hear of all others."""
         self._listeners = [
             self._api.mq.listen("buildrequest.*.*", lambda event: self._consider(event.message)),
+            self._api.mq.listen("worker.*.state_updated", lambda event: self._heed(event.message)),
             self._api.control.obey(self._obey),
         ]
+        for worker in await self._api.data.get("workers"):
+            self._heed(worker)
         waiting = await self._api.data.get(
             "buildrequests", filters={"claimed": False, "complete": False}
         )
@@ -116,9 +125,30 @@ class Dispatcher:
             bench.waiting[request["buildrequestid"]] = request
             self._start_builds(bench)
 
+    def _heed(self, worker: Mapping[str, Any]) -> None:
+        """Let a worker rest, or work again, as its flags say."""
+        workerid = worker["workerid"]
+        if worker["graceful"] and workerid in self._names and workerid not in self._leaving:
+            self._leaving.add(workerid)
+            if any(free.workerid == workerid for b in self._benches.values() for free in b.free):
+                self._do(self._disconnect(workerid))
+        if worker["paused"]:
+            self._paused.add(workerid)
+        elif workerid in self._paused:
+            self._paused.remove(workerid)
+            for bench in self._benches.values():
+                self._start_builds(bench)
+
+    async def _disconnect(self, workerid: int) -> None:
+        updates = self._api.data.updates
+        await insist(self._reactor, lambda: updates.workerDisconnected(workerid, updates.serving))
+
     def _start_builds(self, bench: Bench) -> None:
-        while bench.free and bench.waiting and not self._stopping:
-            self._do(self._serve(bench, bench.free.pop(0), bench.take()))
+        resting = self._paused | self._leaving
+        ready = [worker for worker in bench.free if worker.workerid not in resting]
+        while ready and bench.waiting and not self._stopping:
+            bench.free.remove(ready[0])
+            self._do(self._serve(bench, ready.pop(0), bench.take()))
 
     async def _serve(self, bench: Bench, worker: Worker, request: Request) -> None:
         """Claim a request and build it; whatever happens, the worker is free again afterwards."""
@@ -131,6 +161,8 @@ class Dispatcher:
                 self._hear_again()
         finally:
             bench.free.append(worker)
+            if worker.workerid in self._leaving and not self._stopping:
+                self._do(self._disconnect(worker.workerid))
             self._start_builds(bench)
         for logid in logids:
             if not self._stopping:
@@ -174,13 +206,15 @@ class Dispatcher:
             self._obey(event)
 
     def _obey(self, event: Event) -> None:
-        """Obey ``control.build.10.stop`` or ``control.buildrequest.12.cancel``."""
-        _, subject, ident, _ = event.topic.split(".")
+        """Obey ``control.build.10.stop``, ``….buildrequest.12.cancel``, ``….worker.3.kill``."""
+        _, subject, ident, verb = event.topic.split(".")
         text = f"stopped: {event.message['reason']}"
         if subject == "build":
             self._stop_build(int(ident), text, event)
         elif subject == "buildrequest":
             self._cancel_request(int(ident), text, event)
+        elif verb == "kill":  # a worker's other messages go with flags, which _heed is told of
+            self._kill_worker(int(ident), f"worker killed: {event.message['reason']}", event)
 
     def _stop_build(self, buildid: int, text: str, event: Event) -> None:
         found = [run for run in self._runs.values() if run.buildid == buildid]
@@ -197,6 +231,19 @@ class Dispatcher:
         else:
             # It was claimed when somebody asked, and has been given back since.
             self._do(self._cancel_waiting(brid))
+
+    def _kill_worker(self, workerid: int, text: str, event: Event) -> None:
+        found = [run for run in self._runs.values() if run.worker == self._names.get(workerid)]
+        for run in found:
+            run.stop(RETRY, text)
+        if not found and self._claiming:
+            self._unheard.append(event)
+        elif workerid in self._names:
+            self._do(self._let_go(workerid))
+
+    async def _let_go(self, workerid: int) -> None:
+        updates = self._api.data.updates
+        await insist(self._reactor, lambda: updates.set_worker_graceful(workerid, True))
 
     async def _cancel_waiting(self, brid: int) -> None:
         updates = self._api.data.updates

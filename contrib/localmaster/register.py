@@ -18,6 +18,9 @@ async def register(api: BuildAPI, masterid: int, config: Config) -> list[Bench]:
     info = {"host": platform.node(), "system": platform.system(), "version": platform.release()}
     for bench in benches:
         for worker in bench.free:
+            if (await api.data.get(("workers", worker.workerid)))["graceful"]:
+                # It was to stop, it did, and here it is again; a pause goes on.
+                await updates.set_worker_graceful(worker.workerid, False)
             await updates.workerConfigured(worker.workerid, masterid, [bench.builderid])
             await updates.workerConnected(worker.workerid, masterid, info)
     for scheduler in config.forceschedulers:

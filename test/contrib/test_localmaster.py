@@ -360,6 +360,95 @@ async def test_requests_are_built_by_priority_then_age(master: LocalMaster, tmp_
     assert [b["buildrequestid"] for b in builds] == [running, urgent, also, old]
 
 
+async def the_worker(master: LocalMaster, name: str = "patient-1") -> dict[str, Any]:
+    """GET a worker."""
+    (found,) = await rows(master, f"workers/{name}")
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_paused_worker_starts_no_build_until_it_is_resumed(
+    start: Start, tmp_path: Path
+) -> None:
+    """A restart of the master resumes nobody."""
+    master = await start()
+    (tmp_path / "go").touch()
+    await call(master, "workers/patient-1", "pause", reason="full disk")
+    await master.stopService()
+    master = await start()
+    brid = await force(master, "patient")
+    other = happened(master, "buildrequest.*.complete")
+    await force(master, "broken")
+    await other
+    assert await rows(master, f"buildrequests/{brid}/builds") == []
+
+    done = happened(master, f"buildrequest.{brid}.complete")
+    await call(master, "workers/patient-1", "unpause")
+    await done
+    assert len(await rows(master, f"buildrequests/{brid}/builds")) == 1
+    assert not (await the_worker(master))["paused"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_is_to_stop_ends_its_build_first(start: Start, tmp_path: Path) -> None:
+    """Then it disconnects and builds no more; the next start of the master brings it back."""
+    master = await start()
+    running = happened(master, "build.*.step.*.started")
+    first = await force(master, "patient")
+    await running
+    second = await force(master, "patient")
+    await call(master, "workers/patient-1", "stop")
+    gone = happened(master, "worker.*.disconnected")
+    (tmp_path / "go").touch()
+    await gone
+
+    (request,) = await rows(master, f"buildrequests/{first}")
+    assert (request["complete"], request["results"]) == (True, 0)
+    assert (await the_worker(master))["connected_to"] == []
+    assert await rows(master, f"buildrequests/{second}/builds") == []
+    await master.stopService()
+    master = await start()
+    done = happened(master, f"buildrequest.{second}.complete")
+    (request,) = await rows(master, f"buildrequests/{second}")
+    if not request["complete"]:
+        await done
+    assert not (await the_worker(master))["graceful"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_idle_worker_stops_at_once(master: LocalMaster) -> None:
+    """A second request changes nothing."""
+    heard = RecordingSubscriber(master.api, "worker.*.disconnected")
+    gone = happened(master, "worker.*.disconnected")
+    await call(master, "workers/patient-1", "stop")
+    await gone
+    await call(master, "workers/patient-1", "stop")
+
+    done = happened(master, "buildrequest.*.complete")
+    await force(master, "broken")
+    await done
+    assert len(heard.events) == 1
+    assert (await the_worker(master))["connected_to"] == []
+    assert (await the_worker(master, "broken-1"))["connected_to"] != []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_killed_worker_gives_its_request_back(master: LocalMaster) -> None:
+    """Its build ends at once, as RETRY, and says why; the worker is gone."""
+    line = happened(master, "build.*.step.*.log.*.append")
+    gone = happened(master, "worker.*.disconnected")
+    brid = await force(master, "patient")
+    await line
+    await call(master, "workers/patient-1", "kill", reason="it burns")
+    await gone
+
+    (build,) = await rows(master, "builds")
+    assert (build["results"], build["state_string"]) == (5, "worker killed: it burns")
+    (request,) = await rows(master, f"buildrequests/{brid}")
+    assert (request["complete"], request["claimed"]) == (False, False)
+    assert (await the_worker(master))["connected_to"] == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_clean_stop_gives_back_what_is_running(start: Start, tmp_path: Path) -> None:
     """The build ends as RETRY, and the next start builds the request again, once."""
