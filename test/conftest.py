@@ -1,8 +1,14 @@
-"""What all tests share: with CI=true a skipped test fails the run; hypothesis has no deadline."""
+"""
+What all tests share: database servers; with CI=true a skipped test fails the run; hypothesis has no
+deadline.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,6 +16,18 @@ import pytest
 # A machine that is busy with something else is no reason to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Offer the fixtures of ``servers``, which can't be imported: this folder is no package."""
+    place = Path(__file__).with_name("servers.py")
+    spec = importlib.util.spec_from_file_location("buildapi_test_servers", place)
+    assert spec is not None
+    assert spec.loader is not None
+    servers = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = servers
+    spec.loader.exec_module(servers)
+    config.pluginmanager.register(servers, "servers")
 
 
 def _skips_that_count(config: pytest.Config) -> int:
