@@ -99,6 +99,27 @@ def test_one_object_is_one_statement(api: BuildAPI, route: Route) -> None:
 
 
 @pytest.mark.usefixtures("logid")
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTER.routes if r.kind == "one"], ids=lambda r: r.pattern
+)
+def test_one_object_is_found_by_indexes(api: BuildAPI, route: Route) -> None:
+    """No path to one object reads all of a table that grows with the builds."""
+    growing = {"builds", "buildrequests", "buildsets", "steps", "logs", "changes", "sourcestamps"}
+    reader = api.data.database._inline
+    assert reader is not None
+
+    scanned = {
+        said.split()[1]
+        for statement in statements(api, path_of(route))
+        if statement.startswith("SELECT")
+        for *_, said in reader.connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+        if said.startswith("SCAN ")
+    }
+
+    assert not scanned & growing
+
+
+@pytest.mark.usefixtures("logid")
 def test_the_deepest_path_is_one_joined_select(api: BuildAPI) -> None:
     """From the name of a builder to the log of a step, three joins away."""
     path = "builders/runtests/builds/1/steps/compile/logs/stdio"
