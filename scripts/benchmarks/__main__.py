@@ -11,12 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generate, measure, report, servers, setup
+from benchmarks import databases, measure, report, servers, setup
+from benchmarks.databases import Data
 from benchmarks.measure import Effort, Results
 from benchmarks.processes import DidNotStart, Processes, processes
 from benchmarks.servers import Server
 
-CHAPTERS = {"rest": measure.rest, "appends": measure.appends, "follower": measure.followers}
+CHAPTERS = {
+    "rest": measure.rest,
+    "reads": measure.all_reads,
+    "busy": measure.busy,
+    "appends": measure.appends,
+    "follower": measure.followers,
+}
+DATABASES = {"sqlite": databases.SQLiteFile}
 PEERS = ("buildbot", "klein", "twisted")
 
 EPILOG = """\
@@ -31,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for and print the table."""
     given = _parser().parse_args(arguments)
     effort = Effort(
-        builds=given.builds,
+        database=given.db,
+        builds=round(given.builds * given.scale),
         rounds=1 if given.quick else 5,
         load_s=1 if given.quick else 2,
         most_append_s=3 if given.quick else 6,
@@ -39,14 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     setup.FOLDER.mkdir(exist_ok=True)
     setup.wrk()
-    data, seconds = generate.cached(setup.FOLDER, effort.builds)
-    if seconds:
-        setup.say(f"made {data.name}, {data.stat().st_size / 2**20:.0f} MB, in {seconds:.1f} s")
     facts, results = report.machine(effort), Results()
     run = setup.FOLDER / "run"
     shutil.rmtree(run, ignore_errors=True)
     with processes(run / "logs") as running:
-        _measure(given, run, data, running, effort, results)
+        data = DATABASES[given.db](run, effort.builds)
+        data.prepare()
+        try:
+            _measure(given, run, data, running, effort, results)
+        finally:
+            data.close()
     _print(facts, results)
     if given.json:
         given.json.write_text(json.dumps(report.as_json(facts, results), indent=2) + "\n")
@@ -65,10 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="one short round: about a minute and a half (else eight)",
     )
-    chapters = "one chapter, may be repeated; default: all"
-    parser.add_argument("--only", action="append", choices=CHAPTERS, help=chapters)
+    chapters = "these chapters; default: all"
+    parser.add_argument("--only", nargs="+", choices=CHAPTERS, help=chapters)
     parser.add_argument("--without", action="append", choices=PEERS, default=[], help="leave out")
     parser.add_argument("--builds", type=int, default=50_000, help="size of the database (50000)")
+    parser.add_argument("--scale", type=float, default=1, help="so many times that size (1)")
+    parser.add_argument("--db", choices=DATABASES, default="sqlite", help="where it is (sqlite)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser
 
@@ -76,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(
     given: argparse.Namespace,
     run: Path,
-    data: Path,
+    data: Data,
     running: Processes,
     effort: Effort,
     results: Results,
@@ -87,6 +100,8 @@ def _measure(
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
     casts["follower"] = casts["appends"]
+    casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
+    casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))
     for name in given.only or CHAPTERS:
         cast = _started(
             [getattr(servers, maker)(run, data) for maker in casts[name]], running, results
@@ -112,14 +127,16 @@ def _print(facts: dict[str, Any], results: Results) -> None:
     effort = facts["effort"]
     rounds = effort["rounds"]
     print(
-        f"{facts['cores']} cores, Python {facts['python']}, SQLite {facts['sqlite']}, "
+        f"{facts['cores']} cores, Python {facts['python']}, {facts['database']}, "
         f"load by {facts['load']}; {effort['builds']:,} builds; "
         f"{f'the middle one of {rounds} rounds' if rounds > 1 else 'one round'}; "
         f"load average before: {facts['load_before']:.1f}\n"
     )
-    print(report.table(report.chapters(results)))
+    print(report.table(report.chapters(results, effort["builds"])))
     if results.equal_rows:
         print("buildapi and Buildbot gave the same rows, compared as JSON values.")
+    for note in results.notes:
+        print(f"NOTE: {note}")
     for wrong in results.wrong:
         print(f"WRONG: {wrong}")
 

@@ -1,20 +1,17 @@
 """
-Make the database that every server of a run serves: a Buildbot 4.3 SQLite file of N builds.
+The rows of the database that every server of a run serves: those of a master with N builds.
 
-The same N gives the same rows. Every build is complete, so that a master that starts on it has
-nothing to tidy up; beside them a few requests wait. A row is a tuple in the order of its table's
-columns.
+Pure: the same N gives the same rows. Every build is complete, so that a master that starts on it
+has nothing to tidy up; beside them a few requests wait. A row is a tuple in the order of its
+table's columns.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import time
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +20,7 @@ from buildapi.db import tables
 from buildapi.db.hashes import name_hash, ss_hash
 
 Row = tuple[Any, ...]
+Part = Iterator[tuple[sa.Table, Iterable[Row]]]
 
 BUILDERS = 40
 WORKERS = 24
@@ -31,7 +29,9 @@ SCHEDULERS = 8
 AUTHORS = 30
 PENDING_REQUESTS = 20
 BUILDS_PER_CHANGE = 4
-STEPS = ("worker_preparation", "git", "compile", "test")
+STEPS = ("worker_preparation", "git", "configure", "compile", "test")
+FEWEST_PROPERTIES, MOST_PROPERTIES = 10, 30
+MOST_FILES = 12
 BUILD_S = 300
 FIRST_START = 1_767_225_600  # 2026-01-01
 TAGS = ("linux", "windows", "macos", "nightly", "release", "docs")
@@ -42,47 +42,19 @@ RESULTS = (SUCCESS,) * 18 + (WARNINGS, FAILURE)
 STATES = {SUCCESS: "build successful", WARNINGS: "warnings test", FAILURE: "failed test (failure)"}
 LOG_VARIANTS = 64
 COMPRESSED_GZ = 1
+# As Buildbot cuts them: a chunk holds at most 1,000 lines and 64 KB.
+BIG_LOG_CHUNKS, BIG_LOG_CHUNK_LINES = 600, 1_000
 
 
-def cached(folder: Path, builds: int) -> tuple[Path, float]:
-    """Return the database of so many builds, and the seconds that were needed to make it now."""
-    source = Path(__file__).read_bytes() + Path(tables.__file__).read_bytes()
-    path = folder / f"builds-{builds}-{hashlib.sha256(source).hexdigest()[:8]}.sqlite"
-    if path.exists():
-        return path, 0.0
-    for outdated in folder.glob(f"builds-{builds}-*"):
-        outdated.unlink()
-    started = time.monotonic()
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.unlink(missing_ok=True)
-    make(unfinished, builds)
-    unfinished.replace(path)
-    return path, time.monotonic() - started
-
-
-def make(path: Path, builds: int) -> None:
-    """Make a new database file of so many builds."""
-    engine = sa.create_engine(f"sqlite:///{path}")
-    tables.metadata.create_all(engine)
-    engine.dispose()
-    connection = sqlite3.connect(path, isolation_level=None)
-    # Half a database is thrown away, so nothing has to survive a crash.
-    for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):
-        connection.execute(f"PRAGMA {pragma}")
-    connection.execute("BEGIN")
+def parts(builds: int) -> Part:
+    """Yield tables and rows of them; a table may come more than once."""
     for part in (_installation(), _sources(builds), _wishes(builds), _deeds(builds)):
-        for table, rows in part:
-            _insert(connection, table, rows)
-    connection.execute("COMMIT")
-    connection.close()
+        yield from part
 
 
-def _insert(connection: sqlite3.Connection, table: sa.Table, rows: Iterable[Row]) -> None:
-    marks = ", ".join("?" * len(table.columns))
-    connection.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)
-
-
-Part = Iterator[tuple[sa.Table, Iterable[Row]]]
+def big_log(builds: int) -> int:
+    """The id of the one log that is tens of megabytes long."""
+    return builds * len(STEPS) + 1
 
 
 def _installation() -> Part:
@@ -93,7 +65,10 @@ def _installation() -> Part:
     yield tables.workers, [_worker(n) for n in _ids(WORKERS)]
     yield tables.builders, [_builder(n) for n in _ids(BUILDERS)]
     yield tables.tags, [(n, tag, name_hash(tag)) for n, tag in _from_1(TAGS)]
-    yield tables.builders_tags, [(n, n, n % len(TAGS) + 1) for n in _ids(BUILDERS)]
+    yield (
+        tables.builders_tags,
+        [(n + k * BUILDERS, n, (n + k) % len(TAGS) + 1) for k in range(2) for n in _ids(BUILDERS)],
+    )
     yield tables.builder_masters, [(n, n, 1) for n in _ids(BUILDERS)]
     yield (
         tables.configured_workers,
@@ -115,9 +90,24 @@ def _sources(builds: int) -> Part:
     yield tables.changes, (_change(n) for n in changes)
     yield (
         tables.change_files,
-        ((n, f"src/part{n % 50}/file{k}.c") for n in changes for k in range(2)),
+        (
+            (n, f"src/part{n % 50}/file{k}.c")
+            for n in changes
+            for k in range(_draw(n, MOST_FILES) + 1)
+        ),
     )
-    yield tables.change_properties, ((n, "event", '["push", "Change"]') for n in changes)
+    yield (
+        tables.change_properties,
+        (
+            (n, name, value)
+            for n in changes
+            for name, value in (
+                ("event", '["push", "Change"]'),
+                ("reviewers", f'[["dev{n % AUTHORS}"], "Change"]'),
+                ("pull_request", f'[{n % 977}, "Change"]'),
+            )
+        ),
+    )
     yield tables.change_users, ((n, n % AUTHORS + 1) for n in changes)
 
 
@@ -155,6 +145,7 @@ def _deeds(builds: int) -> Part:
     yield tables.steps, (_step(n, k) for n in _ids(builds) for k in range(len(STEPS)))
     stepids = _ids(builds * len(STEPS))
     texts = [_log_text(variant) for variant in range(LOG_VARIANTS)]
+    big, big_lines = big_log(builds), BIG_LOG_CHUNKS * BIG_LOG_CHUNK_LINES
     yield (
         tables.logs,
         ((n, "stdio", "stdio", n, 1, texts[n % LOG_VARIANTS][0], "s") for n in stepids),
@@ -167,6 +158,9 @@ def _deeds(builds: int) -> Part:
             for lines, content in (texts[n % LOG_VARIANTS],)
         ),
     )
+    # A log of the very first step, beside the usual one.
+    yield tables.logs, [(big, "everything", "everything", 1, 1, big_lines, "s")]
+    yield tables.logchunks, (_big_chunk(big, k) for k in range(BIG_LOG_CHUNKS))
 
 
 _NULLS = (None,) * 8
@@ -259,6 +253,8 @@ def _properties(n: int, builds: int) -> Iterator[Row]:
     yield n, "got_revision", f'"{revision}"', "Git"
     yield n, "owners", '["J\\u00f6rg <dev@example.org>"]', "Build"
     yield n, "builddir", f'"/srv/{worker}/builder-{_builderid(n)}"', "Worker"
+    for k in range(_draw(n, MOST_PROPERTIES - FEWEST_PROPERTIES + 1)):
+        yield n, f"option_{k}", f'{{"level": {k}, "text": "as ünit {n} wants"}}', "Force"
 
 
 def _step(n: int, k: int) -> Row:
@@ -276,6 +272,20 @@ def _log_text(variant: int) -> tuple[int, bytes]:
     lines += [f"ocompiling src/part{k}/file{variant * k}.c" for k in range(10 + variant)]
     lines.append("hprogram finished with exit code 0")
     return len(lines), zlib.compress("\n".join(lines).encode(), 9)
+
+
+def _big_chunk(logid: int, k: int) -> Row:
+    first = k * BIG_LOG_CHUNK_LINES
+    lines = range(first, first + BIG_LOG_CHUNK_LINES)
+    text = "\n".join(
+        f"o[{n}] compiling src/part{n % 50}/file{n % 977}.c -> {n:08x}.o" for n in lines
+    )
+    return logid, first, lines[-1], zlib.compress(text.encode()), COMPRESSED_GZ
+
+
+def _draw(n: int, most: int) -> int:
+    """A number below ``most`` that looks drawn by lot, the same in every run."""
+    return (n * 2_654_435_761 >> 8) % most
 
 
 def _ids(most: int) -> range:
@@ -303,7 +313,7 @@ def _number(n: int) -> int:
 
 
 def _results(n: int) -> int:
-    return RESULTS[n * 7 % len(RESULTS)]
+    return RESULTS[_draw(n, len(RESULTS))]
 
 
 def _start(n: int) -> int:

@@ -22,11 +22,13 @@ class Load:
     What is asked, and by how many connections.
 
     path: may hold ``{id}``, which becomes a number drawn from 1..most for each request.
+    etag: the version of the answer that is known already.
     """
 
     path: str
     connections: int
-    most: int
+    most: int = 1
+    etag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class Rate:
     """
     What came of a load.
 
-    failed: answers that were no 200, and connections that broke.
+    failed: answers that were no 200 or 304, and connections that broke.  megabytes: all that came,
+    also of answers that had not ended.
     """
 
     requests: int
     seconds: float
     p50_ms: float
     p99_ms: float
+    megabytes: float
     failed: int
 
     @property
@@ -48,14 +52,27 @@ class Rate:
         """Answers per second."""
         return self.requests / self.seconds
 
+    @property
+    def megabytes_per_second(self) -> float:
+        """How much was read."""
+        return self.megabytes / self.seconds
+
 
 class Running:
-    """A load that has been put on a server; ends with its block at the latest."""
+    """
+    A load that has been put on a server; ends with its block at the latest.
 
-    def __init__(self, load: Load, port: int, seconds: float) -> None:
+    polite: it leaves the processor to others, so that a load that is measured beside it is not slow
+    for want of one.
+    """
+
+    def __init__(self, load: Load, port: int, seconds: float, *, polite: bool = False) -> None:
         self._seconds = seconds
         self._process = subprocess.Popen(
-            _command(load, port, seconds), stdout=subprocess.PIPE, start_new_session=True, text=True
+            [*(("nice",) if polite else ()), *_command(load, port, seconds)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
         )
 
     def result(self, *, now: bool = False) -> Rate:
@@ -103,10 +120,12 @@ def _command(load: Load, port: int, seconds: float) -> list[str]:
     wrk = shutil.which("wrk")
     if wrk is None:
         numbers = [str(n) for n in (port, load.most, load.connections, seconds)]
-        return [sys.executable, "-m", "benchmarks.rawclient", *numbers, load.path]
+        argv = [sys.executable, "-m", "benchmarks.rawclient", *numbers, load.path]
+        return [*argv, "--etag", load.etag] if load.etag else argv
     script = Path(__file__).with_name("wrk.lua")
     return [
         *(wrk, "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"),
         *("-H", "Accept: application/json", "-s", str(script)),
+        *(("-H", f"If-None-Match: {load.etag}") if load.etag else ()),
         *(f"http://127.0.0.1:{port}", "--", load.path, str(load.most)),
     ]

@@ -15,7 +15,7 @@ import selectors
 import signal
 import socket
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from benchmarks.figures import percentile
 
@@ -23,19 +23,40 @@ PROCESSES = 2
 DRAWS = 20_000
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length:"
+LAST_CHUNK = b"0\r\n\r\n"
+GOOD = (b"200", b"304")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process asks for."""
+
+    port: int
+    path: str
+    etag: str | None
+    most: int
+    connections: int
+    seconds: float
+    seed: int
 
 
 class Connection:
-    """One keep-alive connection with one request under way."""
+    """
+    One keep-alive connection with one request under way.
+
+    received: bytes, of all answers.
+    """
 
     def __init__(self, port: int, request: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.received = 0
         self.send(request)
 
     def send(self, request: bytes) -> None:
         """Send a request."""
-        self._answer = b""
+        self._head = b""
+        self._body: Body | None = None
         self._began = time.perf_counter()
         self.socket.sendall(request)
 
@@ -43,40 +64,51 @@ class Connection:
         """
         Read what is there; None until the answer has ended.
 
-        Then: whether it was a 200, and how many seconds it took.
+        Then: whether it was a 200 or 304, and how many seconds it took.
         """
         data = self.socket.recv(262_144)
         if not data:
             raise ConnectionResetError("closed before the answer's end")
-        self._answer += data
-        head, end, body = self._answer.partition(HEAD_END)
-        if not end or len(body) < _length(head):
+        self.received += len(data)
+        if self._body is None:
+            self._head, end, data = (self._head + data).partition(HEAD_END)
+            if not end:
+                return None
+            self._body = Body(self._head)
+        if not self._body.ends_with(data):
             return None
-        return head.split(b" ", 2)[1] == b"200", time.perf_counter() - self._began
+        return self._head.split(b" ", 2)[1] in GOOD, time.perf_counter() - self._began
 
 
-def _length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(LENGTH):
-            return int(line[len(LENGTH) :])
-    raise ValueError("an answer without Content-Length")
+class Body:
+    """What follows a head: so many bytes, or chunks up to an empty one."""
+
+    def __init__(self, head: bytes) -> None:
+        headers = head.lower().split(b"\r\n")
+        lengths = [line[len(LENGTH) :] for line in headers if line.startswith(LENGTH)]
+        self._chunked = b"transfer-encoding: chunked" in headers
+        self._left = int(lengths[0]) if lengths else 0
+        self._tail = b""
+
+    def ends_with(self, data: bytes) -> bool:
+        """Whether the body ends with these bytes, the next of it."""
+        self._left -= len(data)
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        return self._tail == LAST_CHUNK if self._chunked else self._left <= 0
 
 
-def load(port: int, path: str, most: int, connections: int, seconds: float, seed: int) -> Any:
-    """Keep so many connections busy; return the seconds that answers took, and the failures."""
-    draw = random.Random(seed)  # noqa: S311  nothing is kept secret with it
-    requests = [
-        f"GET {path.replace('{id}', str(draw.randint(1, most)))} HTTP/1.1\r\n"
-        f"Host: 127.0.0.1:{port}\r\nAccept: application/json\r\n\r\n".encode()
-        for _ in range(DRAWS if "{id}" in path else 1)
-    ]
+def load(job: Job) -> tuple[list[float], int, int]:
+    """Keep the connections busy; return the seconds that answers took, the failures, the bytes."""
+    requests = _requests(job)
     took: list[float] = []
     failed = 0
     selector = selectors.DefaultSelector()
-    for turn in range(connections):
-        opened = Connection(port, requests[turn % len(requests)])
+    connections = [
+        Connection(job.port, requests[turn % len(requests)]) for turn in range(job.connections)
+    ]
+    for opened in connections:
         selector.register(opened.socket, selectors.EVENT_READ, opened)
-    until = time.monotonic() + seconds
+    until = time.monotonic() + job.seconds
     stopped = []
     signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
     while selector.get_map() and time.monotonic() < until and not stopped:
@@ -92,7 +124,17 @@ def load(port: int, path: str, most: int, connections: int, seconds: float, seed
                 took.append(seconds_taken)
                 failed += not good
                 key.data.send(requests[len(took) % len(requests)])
-    return took, failed
+    return took, failed, sum(connection.received for connection in connections)
+
+
+def _requests(job: Job) -> list[bytes]:
+    draw = random.Random(job.seed)  # noqa: S311  nothing is kept secret with it
+    known = f"If-None-Match: {job.etag}\r\n" if job.etag else ""
+    return [
+        f"GET {job.path.replace('{id}', str(draw.randint(1, job.most)))} HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{job.port}\r\nAccept: application/json\r\n{known}\r\n".encode()
+        for _ in range(DRAWS if "{id}" in job.path else 1)
+    ]
 
 
 def main() -> None:
@@ -102,26 +144,28 @@ def main() -> None:
         parser.add_argument(name, type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("path")
+    parser.add_argument("--etag")
     given = parser.parse_args()
     shares = [
         given.connections // PROCESSES + (n < given.connections % PROCESSES) for n in range(2)
     ]
     jobs = [
-        (given.port, given.path, given.most, share, given.seconds, seed)
+        Job(given.port, given.path, given.etag, given.most, share, given.seconds, seed)
         for seed, share in enumerate(shares)
         if share
     ]
     started = time.monotonic()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with multiprocessing.get_context("fork").Pool(len(jobs)) as pool:
-        tallies = pool.starmap(load, jobs)
-    took = [seconds for tally, _ in tallies for seconds in tally]
+        tallies = pool.map(load, jobs)
+    took = [seconds for tally, *_ in tallies for seconds in tally]
     result = {
         "requests": len(took),
         "seconds": time.monotonic() - started,
         "p50_ms": percentile(took, 0.5) * 1000,
         "p99_ms": percentile(took, 0.99) * 1000,
-        "failed": sum(failed for _, failed in tallies),
+        "megabytes": sum(received for *_, received in tallies) / 1e6,
+        "failed": sum(failed for _, failed, _ in tallies),
     }
     print(json.dumps(result))
 

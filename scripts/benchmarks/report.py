@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.catalog import LIST, ROW, reads
+from benchmarks.figures import median
 from benchmarks.load import generator
-from benchmarks.measure import CONNECTIONS, LIST, PACES, READERS, ROW, Effort, Results
+from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, PACES, READERS, Effort, Results
 from benchmarks.setup import BUILDBOT
 
 # Whose figures stand in the columns, and who appends.
 SERVERS = ("buildapi", "buildbot", "klein", "twisted")
 MASTERS = ("embedder", "buildbot")
 NONE = "-"
+DATABASES = {"sqlite": f"SQLite {sqlite3.sqlite_version}"}
 # From here on nobody needs the decimals.
 MANY = 100
 COLUMNS = (
@@ -27,7 +30,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Aim:
-    """A figure that buildapi should reach: at least ``least``, of its own or as a ratio."""
+    """
+    A figure that buildapi should reach: at least ``least``, of its own or as a ratio.
+
+    of: the property of a figure that counts; ``at_most`` turns it round.
+    """
 
     least: float
     of: str
@@ -38,7 +45,12 @@ class Aim:
             "buildapi": f"≥ {self.least:,.0f}/s",
             "times": f"≥ {self.least:.0f} x",
             "share": f"≥ {self.least:.0f} %",
+            "at_most": f"≤ {self.least:.0f}",
         }[self.of]
+
+    def reached(self, value: float) -> bool:
+        """Whether a figure is that good."""
+        return value <= self.least if self.of == "at_most" else value >= self.least
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class Figure:
         """Our own value."""
         return self.values[0]
 
+    at_most = buildapi
+
     @property
     def times(self) -> float | None:
         """How many times better than Buildbot's."""
@@ -80,14 +94,14 @@ class Figure:
         values = [getattr(self, aim.of) for aim in self.aims]
         if not values or None in values:
             return ""
-        reached = all(value >= aim.least for value, aim in zip(values, self.aims, strict=True))
+        reached = all(aim.reached(value) for value, aim in zip(values, self.aims, strict=True))
         return "reached" if reached else "missed"
 
     def cells(self) -> tuple[str, ...]:
         """Show it as a line of the table."""
         return (
             self.title,
-            *(_shown(one) for one in (*self.values, None, None)[: len(SERVERS)]),
+            *(_shown(one) for one in (*self.values, None, None, None)[: len(SERVERS)]),
             NONE if self.times is None else f"{self.times:,.1f}",
             NONE if self.share is None else f"{self.share:.0f}",
             ", ".join(map(str, self.aims)),
@@ -103,12 +117,18 @@ class Chapter:
     figures: Sequence[Figure] = field(default_factory=list)
 
 
-def chapters(results: Results) -> list[Chapter]:
+def chapters(results: Results, builds: int) -> list[Chapter]:
     """Arrange what was measured; a chapter that was not measured is left out."""
     found = []
     if results.rest:
         found.append(Chapter("REST, requests/s, keep-alive", list(_requests(results))))
         found.append(Chapter("REST, latency in ms", list(_latencies(results))))
+    if results.reads:
+        title = "Reads of every kind, requests/s, 16 connections (raw log: 2)"
+        found.append(Chapter(title, list(_reads(results, builds))))
+    if results.busy:
+        title = f"p99 in ms of a single build, {CHEAP} connections"
+        found.append(Chapter(title, list(_busy(results))))
     if results.appends:
         title = "Durable appends/s, one line each, 20 builds at once, each waiting for its commit"
         found.append(Chapter(title, list(_appends(results))))
@@ -135,7 +155,7 @@ def machine(effort: Effort) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
+        "database": DATABASES[effort.database],
         "load": generator(),
         "effort": asdict(effort),
     }
@@ -154,9 +174,10 @@ def as_json(facts: dict[str, Any], results: Results) -> dict[str, Any]:
                     for figure in chapter.figures
                 ],
             }
-            for chapter in chapters(results)
+            for chapter in chapters(results, facts["effort"]["builds"])
         ],
         "equal_rows": results.equal_rows,
+        "notes": results.notes,
         "wrong": results.wrong,
     }
 
@@ -179,6 +200,23 @@ def _latencies(results: Results) -> Iterator[Figure]:
                 title = f"{_title(name, connections)}, {what}"
                 times = [results.latency(path, connections, one, what) for one in SERVERS]
                 yield Figure(title, times, lower_is_better=True)
+
+
+def _reads(results: Results, builds: int) -> Iterator[Figure]:
+    for read in reads(builds):
+        rates = [results.read(read, server) for server in SERVERS[:2]]
+        aims = () if read.aim is None else (Aim(read.aim, "times"),)
+        if rates[0] is not None:
+            yield Figure(f"  {read.name}", rates, aims)
+
+
+def _busy(results: Results) -> Iterator[Figure]:
+    for beside, title in ((False, "  alone"), (True, f"  beside {HEAVY} each of:")):
+        found = [results.busy.get((server, beside)) for server in SERVERS]
+        p99 = [median([rate.p99_ms for rate in rates]) if rates else None for rates in found]
+        yield Figure(title, p99, (Aim(20, "at_most"),) if beside else (), lower_is_better=True)
+    for path, rates in results.heavy.items():
+        yield Figure(f"    {path}, MB/s", [median([rate.megabytes_per_second for rate in rates])])
 
 
 def _appends(results: Results) -> Iterator[Figure]:

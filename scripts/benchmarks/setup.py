@@ -11,8 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".bench"
 BUILDBOT = "4.3.0"
-# The master's web service refuses to start without the user interface.
-BUILDBOT_PACKAGES = (f"buildbot=={BUILDBOT}", f"buildbot-www=={BUILDBOT}")
+# The master's web service refuses to start without the user interface; then the drivers of the
+# databases that it may be compared on.
+BUILDBOT_PACKAGES = (
+    *(f"buildbot=={BUILDBOT}", f"buildbot-www=={BUILDBOT}"),
+    *("psycopg2-binary", "PyMySQL", "cryptography"),
+)
 
 
 def say(text: str) -> None:

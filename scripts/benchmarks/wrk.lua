@@ -19,8 +19,8 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "failed": %d}\n',
+    '{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "megabytes": %f, "failed": %d}\n',
     summary.requests, summary.duration / 1e6,
-    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, summary.bytes / 1e6,
     errors.connect + errors.read + errors.write + errors.status + errors.timeout))
 end
