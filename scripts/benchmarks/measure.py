@@ -55,8 +55,9 @@ class Results:
     What was measured.
 
     rest: by path, connections and server.  reads: by name and server.  busy: cheap reads, by server
-    and whether they were beside the heaviest; heavy: those, by path.  appends: by server and whether
-    16 connections read.  followers: by server and appends per second.  notes: what could not be measured, and why.
+    and whether they were beside the heaviest; heavy: those, by path.  appends: by server and
+    whether 16 connections read.  followers: by server and appends per second.  notes: what could
+    not be measured, and why.
     """
 
     rest: dict[tuple[str, int, str], list[Rate]] = field(default_factory=dict)
