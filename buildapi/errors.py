@@ -11,7 +11,8 @@ Every error that buildapi raises on purpose.
     │   ├── NoSuchPath              no pattern matches
     │   └── NoSuchResource          the pattern matches, nothing is there
     ├── Conflict              409   the state of things does not allow it
-    │   ├── CorruptChunk            a stored piece of a log cannot be read
+    │   ├── CorruptValue            what is stored cannot be what it should be
+    │   │   └── CorruptChunk        a piece of a log cannot be read
     │   └── Overflow                a subscriber was too slow and lost events
     ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── NoSuchAction          501   the object has no such control method
@@ -87,13 +88,17 @@ class Conflict(BuildAPIError):
     status = 409
 
 
-class CorruptChunk(Conflict):
+class CorruptValue(Conflict):
     """
-    A stored piece of a log cannot be read.
+    What is stored is not what it should be, and nothing can be made of it.
 
-    Not 404: the log is there, and a client would wait for it to appear.  Not 503: to try again
-    would not help.  Not 500: what stands in the database is no fault of the program.
+    Not 404: it is there, and a client would wait for it to appear.  Not 503: to try again would not
+    help.  Not 500: what stands in the database is no fault of the program.
     """
+
+
+class CorruptChunk(CorruptValue):
+    """A stored piece of a log cannot be read."""
 
 
 class Overflow(Conflict):

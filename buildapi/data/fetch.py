@@ -23,7 +23,7 @@ from buildapi.data.sql import Plan, Row, Shape, params_of, plan, shape_of
 from buildapi.db.connect import Params, Reader
 from buildapi.db.engine import TooLarge
 from buildapi.db.eventlog import newest
-from buildapi.errors import NoSuchResource
+from buildapi.errors import CorruptValue, NoSuchResource
 
 T = TypeVar("T")
 Portion = list[Any]
@@ -170,7 +170,12 @@ def find(
     rows = reader.run_all(ready.page, params)
     if not rows:
         raise NoSuchResource(f"not found while getting from endpoint for {pattern}")
-    return ready.as_python(rows[0])
+    found = ready.as_python(rows[0])
+    for name, field in resource.fields.items():
+        # SQLite keeps any value in any column; who finds an object goes on with its numbers.
+        if field.type.kind == "integer" and not isinstance(found[name], int | None):
+            raise CorruptValue(f"{resource.singular}: the stored {name} is no whole number")
+    return found
 
 
 @dataclass(frozen=True)

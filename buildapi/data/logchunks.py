@@ -90,7 +90,7 @@ def _chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]
     while first < end:
         wanted = {"logid": logid, "first": first, "last": end - 1, "most": most}
         rows = reader.rows(_OVERLAPPING, wanted)
-        yield from (Chunk(*row) for row in rows)
+        yield from (Chunk.stored(*row) for row in rows)
         if len(rows) < most:
             return
         first = rows[-1][1] + 1

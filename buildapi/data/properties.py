@@ -14,7 +14,7 @@ from buildapi.data.fetch import Context, Plain, find
 from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import Resource, field
-from buildapi.data.sql import valid_json
+from buildapi.data.storedjson import shown_text, valid_json
 from buildapi.data.values import Json
 from buildapi.db.connect import Params, Reader
 from buildapi.db.tables import build_properties, buildset_properties, change_properties
@@ -37,7 +37,8 @@ _OF_CHANGE = sa.select(change_properties.c.property_name, change_properties.c.pr
 def of_build(reader: Reader, buildid: int) -> Stored:
     """Read the properties of a build, as first stored."""
     return [
-        (name, text, source) for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})
+        (shown_text(name), text, source)
+        for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})
     ]
 
 
@@ -54,8 +55,10 @@ def of_change(reader: Reader, changeid: int) -> Stored:
 def _unpaired(rows: list[tuple[Any, ...]]) -> Stored:
     found = []
     for name, text in rows:
-        value, source = json.loads(text)
-        found.append((name, json.dumps(value), source))
+        pair = json.loads(valid_json(text))
+        # What is no pair of value and source tells neither.
+        value, source = pair if isinstance(pair, list) and len(pair) == 2 else (None, "")  # noqa: PLR2004
+        found.append((shown_text(name), json.dumps(value), source))
     return found
 
 

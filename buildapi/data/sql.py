@@ -29,6 +29,7 @@ from buildapi.data.schema import (
     Resource,
     truth,
 )
+from buildapi.data.storedjson import valid_json
 from buildapi.data.values import ORDERING
 from buildapi.db import spelling
 from buildapi.db.connect import Compiled, Params
@@ -308,19 +309,18 @@ def _constant(field: Field, column: Column) -> str | None:
 def _cell(field: Field, cell: str) -> str:
     if field.type.kind == "boolean":
         return f"None if {cell} is None else {cell} == 1" if field.type.nullable else f"{cell} == 1"
-    return f"nested({cell})" if field.type.json_text else cell
+    if not field.type.json_text:
+        return cell
+    return f"nested({cell}, {_EMPTY.get(field.type.kind, 'null')!r})"
 
 
-def _fragment(text: str | None) -> orjson.Fragment | None:
-    return None if text is None else orjson.Fragment(valid_json(text))
+# What is shown where the stored text is no JSON.
+_EMPTY = {"list": "[]", "sourced": "{}"}
 
 
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(valid_json(text))
+def _fragment(text: str | None, otherwise: str) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(valid_json(text, otherwise))
 
 
-def valid_json(text: str) -> str:
-    """Return stored JSON text with the numbers that JSON does not have (NaN, Infinity) as null."""
-    if "NaN" not in text and "Infinity" not in text:
-        return text
-    return json.dumps(json.loads(text, parse_constant=lambda _: None))
+def _loaded(text: str | None, otherwise: str) -> Any:
+    return None if text is None else json.loads(valid_json(text, otherwise))

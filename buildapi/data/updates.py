@@ -45,7 +45,7 @@ from pydantic import (
 from twisted.internet.defer import Deferred, fail
 
 from buildapi.data.schema import Resource
-from buildapi.data.sql import valid_json
+from buildapi.data.storedjson import valid_json
 from buildapi.data.values import is_text
 from buildapi.db.connect import Reader
 from buildapi.db.engine import Database

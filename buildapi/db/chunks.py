@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from buildapi.db.compression import compressed, decompressed
-from buildapi.errors import BadArgument
+from buildapi.errors import BadArgument, CorruptChunk
 
 MOST_BYTES = 65_536
 MOST_LINES = 1_000
@@ -33,6 +34,16 @@ class Chunk:
     last_line: int
     content: bytes | None
     compressed: int
+
+    @classmethod
+    def stored(cls, first_line: Any, last_line: Any, content: Any, compressed: Any) -> Chunk:
+        """Return the chunk of a row; CorruptChunk if SQLite has something else there."""
+        if isinstance(content, str):
+            content = content.encode()
+        numbers = (first_line, last_line, compressed)
+        if all(isinstance(one, int) for one in numbers) and isinstance(content, bytes | None):
+            return cls(first_line, last_line, content, compressed)
+        raise CorruptChunk("A piece of this log has no whole numbers where they should be.")
 
 
 def split(text: str, first_line: int, method: str) -> list[Chunk]:

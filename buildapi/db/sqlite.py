@@ -22,7 +22,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.pool import StaticPool
 
 from buildapi.db.connect import Connector, Params, Reader, compiled
-from buildapi.errors import BadArgument, CannotOpen, Conflict
+from buildapi.errors import BadArgument, CannotOpen, Conflict, CorruptValue
 
 MEMORY = ":memory:"
 # How many instructions of its virtual machine lie between two questions whether to go on: about a
@@ -43,6 +43,8 @@ _TROUBLE = _BUSY | {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
+# What its JSON functions say of a stored value.
+_NOT_JSON = {"malformed JSON", "JSON cannot hold BLOB values"}
 
 
 class SQLite(Connector):
@@ -282,6 +284,8 @@ class SQLite(Connector):
             return Conflict(f"the database refused it: {error}")
         if isinstance(error, (sqlite3.DataError, OverflowError)):
             return BadArgument(f"the database cannot store it: {error}")
+        if isinstance(error, sqlite3.OperationalError) and str(error) in _NOT_JSON:
+            return CorruptValue(f"a stored value cannot be shown: {error}")
         return None
 
 

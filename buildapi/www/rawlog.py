@@ -152,7 +152,7 @@ class Pieces:
             text = log.heading + text
         # From here on nothing fails: a read that does may be made again, from the same line.
         self._next = found.next
-        self.ended = found.missing > 0 or found.next == log.num_lines
+        self.ended = found.missing > 0 or found.next >= log.num_lines
         if self._compressor is None:
             return text
         piece = self._compressor.feed(text)
