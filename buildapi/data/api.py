@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 
 from buildapi.data import plainrows
-from buildapi.data.builddata import BuildData, BuildDataUpdates, value_of
+from buildapi.data.builddata import BuildData, BuildDataUpdates
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
 from buildapi.data.builds import Build, BuildUpdates
@@ -37,7 +37,7 @@ from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.forceschedulers import ForceSchedulers
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity, Restriction
 from buildapi.data.housekeeping import Housekeeping
-from buildapi.data.logchunks import LogChunk, RawLog, raw_log
+from buildapi.data.logchunks import LogChunk
 from buildapi.data.logs import Log
 from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
@@ -280,13 +280,3 @@ class DataAPI:
             return Fetched([make([plainrows.cut(rows[0], ask.query)])], None, seq)
         found = plainrows.matching(rows, ask.query)
         return Fetched([make(plainrows.window(found, ask.query))], len(found), seq)
-
-    def raw(self, ask: Ask) -> Deferred[RawLog]:
-        """Return what a raw path means; the lines are read with ``lines``."""
-        pattern, bound = ask.match.route.pattern, ask.match.bound
-        return self.database.read(lambda reader: raw_log(reader, pattern, bound, ask.restriction))
-
-    def value(self, ask: Ask) -> Deferred[bytes]:
-        """Read the bytes of build data that a raw path means."""
-        pattern, bound = ask.match.route.pattern, ask.match.bound
-        return self.database.read(lambda reader: value_of(reader, pattern, bound, ask.restriction))

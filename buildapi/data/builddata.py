@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
+import orjson
 import sqlalchemy as sa
 from pydantic import Field
 
@@ -13,9 +15,12 @@ from buildapi.data.gate import Restriction
 from buildapi.data.schema import NOTHING, Column, Resource, field, happens
 from buildapi.data.updates import Id, Updates, must_exist, update
 from buildapi.data.values import Binary
+from buildapi.db.blobs import blob_piece
 from buildapi.db.connect import Params, Reader
-from buildapi.db.tables import build_data, builds
+from buildapi.db.eventlog import newest
+from buildapi.db.tables import build_data, buildapi_events, builds
 from buildapi.db.transaction import Tx
+from buildapi.errors import Conflict
 
 
 class BuildData(Resource):
@@ -56,16 +61,64 @@ class BuildData(Resource):
         return build_data.c.id
 
 
-_VALUE = sa.select(build_data.c.value).where(
-    build_data.c.buildid == sa.bindparam("buildid"), build_data.c.name == sa.bindparam("name")
+@dataclass(frozen=True)
+class Value:
+    """
+    What a download found, to know whether it is still that.
+
+    size: how many bytes there are; the column ``length`` may say otherwise.  seq: where the event
+    log was; None if that does not tell of every change.
+    """
+
+    ident: int
+    size: int
+    length: int
+    source: str
+    buildid: int
+    name: str
+    seq: int | None
+
+
+_VALUE = sa.select(
+    build_data.c.id, sa.func.length(build_data.c.value), build_data.c.length, build_data.c.source
+).where(build_data.c.buildid == sa.bindparam("buildid"), build_data.c.name == sa.bindparam("name"))
+
+
+def value_of(
+    reader: Reader, pattern: str, bound: Params, restriction: Restriction | None, *, logged: bool
+) -> Value:
+    """Find a value; NoSuchResource if there is none of that name.  Call it in a snapshot."""
+    row = find(reader, BuildData, pattern, bound, restriction)
+    buildid, name = row["buildid"], row["name"]
+    ((ident, size, length, source),) = reader.rows(_VALUE, {"buildid": buildid, "name": name})
+    seq = newest(reader) if logged else None
+    return Value(ident, size, length, source, buildid, name, seq)
+
+
+def value_piece(reader: Reader, value: Value, start: int, size: int) -> bytes:
+    """
+    Read some bytes of a value that was found.  Call it in a snapshot.
+
+    Fails with Conflict if another value has taken its place: two would be mixed.  Where the event
+    log does not tell, another one is known by its length and by who left it.
+    """
+    now = reader.first(_VALUE, {"buildid": value.buildid, "name": value.name})
+    if now != (value.ident, value.size, value.length, value.source) or _was_set(reader, value):
+        raise Conflict(f"build data {value.name!r} were replaced while they were sent")
+    return blob_piece(reader, build_data.c.value, value.ident, start, size)
+
+
+_SET_SINCE = sa.select(buildapi_events.c.body).where(
+    buildapi_events.c.seq > sa.bindparam("seq"), buildapi_events.c.topic == sa.bindparam("topic")
 )
 
 
-def value_of(reader: Reader, pattern: str, bound: Params, restriction: Restriction | None) -> bytes:
-    """Read the bytes; NoSuchResource if there are none of that name."""
-    row = find(reader, BuildData, pattern, bound, restriction)
-    found = reader.rows(_VALUE, {"buildid": row["buildid"], "name": row["name"]})
-    return bytes(found[0][0])
+def _was_set(reader: Reader, value: Value) -> bool:
+    if value.seq is None:
+        return False
+    topic = BuildData.topic.format(buildid=value.buildid) + ".updated"
+    bodies = reader.rows(_SET_SINCE, {"seq": value.seq, "topic": topic})
+    return any(orjson.loads(body)["name"] == value.name for (body,) in bodies)
 
 
 _EXISTING = sa.select(build_data.c.id).where(

@@ -20,8 +20,10 @@ from buildapi.data.fetch import Ask, Fetched
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
 from buildapi.www import envelope
+from buildapi.www.download import Body, Download
 from buildapi.www.encoding import compressed, negotiated
-from buildapi.www.rawlog import RawDownload
+from buildapi.www.rawlog import LogBody
+from buildapi.www.rawvalue import ValueBody
 
 # Above this an answer is sent in chunks, without its length.
 LARGEST_WITH_LENGTH = 8 * 2**20
@@ -112,33 +114,12 @@ class Rest:
 
     def _raw(self, request: Any, ask: Ask, seq: int | None) -> int:
         self._position(request.responseHeaders, seq)
+        body: Body
         if ask.match.route.resource is BuildData:
-            return self._value(request, ask, seq)
-        RawDownload(self._data, request, ask, self._refuse).begin()
-        return NOT_DONE_YET
-
-    def _value(self, request: Any, ask: Ask, seq: int | None) -> int:
-        reading = self._data.value(ask)
-        gone = until_gone(request, reading)
-
-        def answered(value: bytes) -> None:
-            if gone():
-                return
-            headers = request.responseHeaders
-            headers.setRawHeaders(b"content-type", [envelope.BYTES])
-            headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
-            disposition = f"attachment; filename={ask.match.bound['name']}".encode()
-            headers.setRawHeaders(b"content-disposition", [disposition])
-            if request.method != b"HEAD":
-                _send(request, value)
-            else:
-                request.finish()
-
-        def failed(failure: Failure) -> None:
-            if not gone():
-                self._refuse(request, failure, seq)
-
-        reading.addCallback(answered).addErrback(failed)
+            body = ValueBody(ask, logged=self._data.logged)
+        else:
+            body = LogBody(ask, negotiated(request.getHeader(b"accept-encoding")))
+        Download(self._data.database, request, body, self._refuse).begin()
         return NOT_DONE_YET
 
     def refuse_method(self, request: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from sqlalchemy import Column
 from twisted.internet.defer import Deferred
 
 from buildapi.data.api import ROUTER
-from buildapi.data.builddata import BuildData
+from buildapi.data.builddata import BuildData, value_of
 from buildapi.data.fetch import Plain
-from buildapi.data.logchunks import LogChunk
+from buildapi.data.logchunks import LogChunk, raw_log
 from buildapi.data.query import MOST_CONTAINED, MOST_VALUES
 from buildapi.data.router import Route
 from buildapi.db import tables
@@ -40,12 +41,15 @@ def statements(api: BuildAPI, path: Any, **query: Any) -> list[str]:
 
 
 def asked(api: BuildAPI, path: Any, **query: Any) -> Deferred[Any]:
-    """Ask for what a path means; of a raw log only what comes before its lines."""
+    """Ask for what a path means; of a download only what comes before its first piece."""
     route = ROUTER.find(path).route
     if "raw" not in route.kind:
         return api.data.get(path, **query)
     ask = api.data.understood("/".join(path), "")
-    return api.data.value(ask) if route.resource is BuildData else api.data.raw(ask)
+    find = partial(value_of, logged=True) if route.resource is BuildData else raw_log
+    return api.data.database.read(
+        lambda r: find(r, route.pattern, ask.match.bound, ask.restriction)
+    )
 
 
 def more_of_everything(api: BuildAPI, logid: int) -> None:

@@ -31,6 +31,7 @@ MB = 2**20
 HUGE = int(os.environ.get("HUGE_LOG_MB", "256")) * MB
 # By how much a server may grow, whatever it sends.
 GROWTH = 64 * MB
+VALUE = 128 * MB
 
 LINE = b"o" + b"make: still there" * 5 + b"\n"
 LINES = 700
@@ -90,7 +91,7 @@ class Process:
         connection.recv(1)
         return connection
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it."""
         self.process.kill()
         self.process.communicate()
@@ -99,12 +100,9 @@ class Process:
 @pytest.fixture
 def server(database: Path) -> Iterator[Process]:
     """Serve the database; a small download has been made, so that all is loaded."""
-    process = Process(database)
-    try:
+    with closing(Process(database)) as process:
         process.get("logs/1").read()
         yield process
-    finally:
-        process.stop()
 
 
 def received(answer: HTTPResponse, decoded: Callable[[bytes], bytes]) -> int:
@@ -140,6 +138,24 @@ def test_no_size_makes_a_server_grow(server: Process, coding: str) -> None:
     expected = len(HEADING) + CHUNKS * LINES * len(LINE[1:])
     assert received(answer, decoders[coding]()) == expected
     assert server.memory("VmHWM") - before < GROWTH
+
+
+def test_a_large_value_does_not_make_it_grow(database: Path) -> None:
+    """Nor do build data: of a value, too, a piece is read at a time."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO build_data VALUES (1, 1, 'image', zeroblob(?), 0, 'a step')", (VALUE,)
+        )
+    with closing(Process(database)) as server:
+        server.get("builds/1/data/image").read()
+        before = server.memory("VmRSS")
+
+        with server.get("builds/1/data/image/value") as answer:
+            assert answer.headers["content-length"] == str(VALUE)
+            size = sum(len(piece) for piece in iter(lambda: answer.read(MB), b""))
+
+        assert size == VALUE
+        assert server.memory("VmHWM") - before < GROWTH
 
 
 def test_clients_that_stall_take_little_and_hold_no_snapshot(
