@@ -10,10 +10,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from buildapi.testing import WebSocketClient, Wire, a_log, in_memory_api, result_of
+from buildapi.mq.event import Event
+from buildapi.testing import (
+    WebClient,
+    WebSocketClient,
+    Wire,
+    a_build,
+    a_log,
+    in_memory_api,
+    result_of,
+)
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -24,6 +34,14 @@ def example(heading: str, language: str) -> str:
     found = re.search(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     assert found, f"no {language} below {heading}"
     return found[1]
+
+
+def undated(answer: str) -> Any:
+    """Return the JSON of an answer, without the moments of calls."""
+    found = json.loads(answer)
+    for call in found.get("calls", ()):
+        assert call.pop("at") > 0
+    return found
 
 
 @pytest.fixture
@@ -48,22 +66,42 @@ def test_the_embedding_example_prints_what_is_said(embedded: str) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.usefixtures("embedded")
-def test_the_curl_transcript_is_what_the_server_answers(tmp_path: Path) -> None:
+def test_the_curl_transcripts_are_what_the_server_answers(tmp_path: Path) -> None:
     """The database of the embedding example, served and asked as the README does."""
-    asked, answer = example("Ask it", "console").splitlines()
-    curl = shlex.split(asked.removeprefix("$ "))
+    lines = (example("Ask it", "console") + example("Control it", "console")).splitlines()
+    asked, answers = lines[::2], lines[1::2]
     command = [sys.executable, "-m", "buildapi", "serve", "--listen", "tcp:0:interface=127.0.0.1"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         greeting = server.stdout.readline()
         port = re.findall(r":(\d+)/api/v2", greeting)[0]
-        curl[-1] = curl[-1].replace(":8010/", f":{port}/")
-        done = subprocess.run(curl, capture_output=True, check=True)
+        said = [
+            subprocess.run(
+                shlex.split(line.removeprefix("$ ").replace(":8010/", f":{port}/")),
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for line in asked
+        ]
         server.send_signal(signal.SIGINT)
 
-    assert json.loads(done.stdout) == json.loads(answer)
-    said = example("Serve a database", "console").splitlines()[-1]
-    assert greeting == said.replace("//srv/ci/state", "/buildapi").replace("8010", port) + "\n"
+    assert [undated(one) for one in said] == [undated(one) for one in answers]
+    greeted = example("Serve a database", "console").splitlines()[-1]
+    assert greeting == greeted.replace("//srv/ci/state", "/buildapi").replace("8010", port) + "\n"
+
+
+def test_a_master_obeys_as_it_is_shown() -> None:
+    """It is called with what the comment says."""
+    api = in_memory_api()
+    buildid = result_of(a_build(api))
+    told: list[Event] = []
+    exec(example("Control it", "python"), {"api": api, "stop_build": told.append})  # noqa: S102  it is ours
+    WebClient(api).call(f"/api/v2/builds/{buildid}", "stop", reason="…")
+
+    assert [(event.topic, event.message) for event in told] == [
+        (f"control.build.{buildid}.stop", {"reason": "…"})
+    ]
 
 
 def test_the_frames_are_understood() -> None:

@@ -301,9 +301,18 @@ def _post(endpoint: Endpoint) -> Schema:
         "description": f"Methods:\n{methods}",
         "operationId": f"control {endpoint.path}",
         "tags": [endpoint.resource.plural],
+        "parameters": [_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": call}}},
         "responses": {"200": done, **refused},
     }
+
+
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A call that is repeated with its key is done once and answered alike.",
+    "schema": {"type": "string"},
+}
 
 
 # Answers that are refusals.
