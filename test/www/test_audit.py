@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import pytest_twisted
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity
 from buildapi.db.retention import DAY_S, EVERY_S
-from buildapi.errors import BadQuery, Forbidden, NoSuchPath
+from buildapi.errors import BadQuery, Forbidden, NoSuchAction, NoSuchPath
 from buildapi.service import BuildAPI
-from buildapi.settings import Control, Server, Settings
+from buildapi.settings import Control, Database, Server, Settings
 from buildapi.testing import NOON, Answer, WebClient, a_build, in_memory_api, result_of
 
 
@@ -284,3 +285,27 @@ def test_the_audit_forgets() -> None:
     assert [entry["id"] for entry in entries(api)] == [6]
     clock.advance(9 * DAY_S)
     assert [entry["id"] for entry in entries(api)] == [6]
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_database_keeps_it(fresh_url: str) -> None:
+    """Whatever the texts; it is there after a restart, and forgets a slice at a time."""
+    control = Control(keep_audit_count=2, keep_keys_count=1, audit_characters=100)
+    settings = Settings(
+        server=Server(listen=None), database=Database(url=fresh_url), control=control
+    )
+    async with BuildAPI(settings, master="test:/master") as api:
+        await a_build(api)
+        await api.control.call("builds/1", "rebuild", {"why": "☃\0\U0001f600"}, ANONYMOUS, "Key")
+        await api.control.call("builds/1", "rebuild", {}, Identity("ü" * 300), "key")
+        for action in ("\0\U0001f600", "x" * 300):
+            with pytest.raises(NoSuchAction):
+                await api.control.call("builds/1", action, {}, ANONYMOUS)
+    async with BuildAPI(settings, master="test:/master") as api:
+        long, odd, second, first = await api.control.audit()
+        assert first["params"] == {"why": "☃\0\U0001f600"}
+        assert [len(second["who"]), len(long["action"])] == [255, 255]
+        assert (odd["action"], odd["status"]) == ("\ufffd\U0001f600", 501)
+        assert [await api.data.transaction(trimmed) for trimmed in api.control.trims] == [1, 2]
+        assert await api.control.audit() == [long, odd]
+        assert await api.control.audit(before=odd["id"]) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,12 +223,10 @@ def test_effect_key_and_audit_are_one_transaction(api: BuildAPI, web: WebClient)
 
 @pytest_twisted.ensureDeferred
 async def test_a_key_is_known_while_its_call_is_under_way_and_after_a_restart(
-    tmp_path: Path,
+    fresh_url: str,
 ) -> None:
     """Of many at once one does it; the others, and those who come later, hear of it."""
-    settings = Settings(
-        server=Server(listen=None), database=Database(url=f"sqlite:///{tmp_path}/state.sqlite")
-    )
+    settings = Settings(server=Server(listen=None), database=Database(url=fresh_url))
     path, action = "buildrequests/1", "set_priority"
     async with BuildAPI(settings, master="test:/master") as api:
         await a_build(api)
