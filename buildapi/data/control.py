@@ -22,12 +22,12 @@ from buildapi.data.audit import Entry
 from buildapi.data.deeds import Call, Deed, Deeds, Params
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import MASTER, Action, Identity, Scope
-from buildapi.data.idempotency import HOUR_S, Ticket, ticket
+from buildapi.data.idempotency import HOUR_S, Ticket
 from buildapi.data.obedience import EVERYTHING, Obedience
 from buildapi.db.retention import DAY_S, trim
 from buildapi.db.tables import buildapi_control_audit, buildapi_control_keys
 from buildapi.db.transaction import Tx
-from buildapi.errors import BadQuery, BuildAPIError, Forbidden
+from buildapi.errors import BadQuery, BuildAPIError, Conflict, Forbidden
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
@@ -54,7 +54,9 @@ class Asked:
         """Return what its key means, if it has one; BadArgument if that is empty or too long."""
         if self.key is None:
             return None
-        return ticket(self.key, self.identity, self.path, self.action, self.params, longest)
+        return idempotency.ticket(
+            self.key, self.identity, self.path, self.action, self.params, longest
+        )
 
 
 class Control:
@@ -122,7 +124,7 @@ class Control:
         Each has id, at (epoch seconds), who, path, action, params, status (as of HTTP), result,
         error (a sentence, or null) and repeated (answered by its Idempotency-Key).  What is longer
         than the setting control.audit_characters is a text that ends in "…".
-        Fails with Forbidden, BadQuery or Unavailable.
+        Fails with Forbidden, BadQuery, Unavailable, or Conflict where nothing was ever recorded.
         """
         return Deferred.fromCoroutine(self._audited(limit, before, identity))
 
@@ -135,6 +137,8 @@ class Control:
         most = self._settings.audit_page
         if not 1 <= limit <= most:
             raise BadQuery(f"limit must be 1 to {most}, not {limit}")
+        if self._data.database.identity is None:
+            raise Conflict("this database is only read, and has no tables of ours: no audit either")
         return await self._data.database.read(lambda reader: audit.page(reader, limit, before))
 
     async def _called(self, asked: Asked) -> Any:
@@ -184,3 +188,5 @@ class Control:
             await self._data.transaction(lambda tx: entry.refused(tx, error))
         except BuildAPIError as lost:
             _log.debug("a refused call is not in the audit: {sentence}", sentence=lost.sentence)
+        except Exception:  # noqa: BLE001  the caller is to hear why the call was refused
+            _log.failure("a refused call is not in the audit")

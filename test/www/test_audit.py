@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+import sqlalchemy as sa
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
+from buildapi.data.audit import Entry
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity
 from buildapi.db.retention import DAY_S, EVERY_S
-from buildapi.errors import BadQuery, Forbidden, NoSuchAction, NoSuchPath
+from buildapi.db.tables import REVISION, alembic_version, metadata, schedulers
+from buildapi.errors import BadQuery, CannotOpen, Forbidden, NoSuchAction, NoSuchPath
 from buildapi.service import BuildAPI
 from buildapi.settings import Control, Database, Server, Settings
 from buildapi.testing import NOON, Answer, WebClient, a_build, in_memory_api, result_of
@@ -267,6 +271,42 @@ def test_a_refusal_that_cannot_be_recorded_is_still_the_answer(api: BuildAPI) ->
 
     with pytest.raises(NoSuchPath):
         result_of(api.control.call("nosuch", "stop", {}, ANONYMOUS))
+
+
+def test_an_audit_that_fails_is_logged_and_hides_no_refusal(
+    api: BuildAPI, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is ours, and for the log."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such column")
+
+    monkeypatch.setattr(Entry, "refused", fail)
+    with pytest.raises(NoSuchPath):
+        result_of(api.control.call("nosuch", "stop", {}, ANONYMOUS))
+
+    assert "no such column" in str(logged[-1]["log_failure"])
+    logged.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_we_never_wrote_has_no_audit(tmp_path: Path) -> None:
+    """Read-only, Buildbot's stays as it is: the answer says so, and calls are refused."""
+    path = tmp_path / "state.sqlite"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
+        connection.execute(sa.insert(schedulers).values(name="x", name_hash="x", enabled=1))
+    engine.dispose()
+    database = Database(url=f"sqlite:///{path}", read_only=True)
+    async with BuildAPI(Settings(server=Server(listen=None), database=database)) as api:
+        answer = await WebClient(api).fetch("GET", "/api/audit")
+        with pytest.raises(CannotOpen):
+            await api.control.call("schedulers/1", "enable", {"enabled": True}, ANONYMOUS, "key")
+
+    assert answer.status == 409
+    assert "no audit" in answer.json()["error"]
 
 
 def test_the_audit_forgets() -> None:
