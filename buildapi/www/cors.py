@@ -9,6 +9,7 @@ no browser sends no ``Origin`` and is not concerned.
     Origin: https://ci.example.org        access-control-allow-origin: https://ci.example.org
                                           access-control-allow-headers: Content-Type
                                           access-control-max-age: 3600
+                                          access-control-expose-headers: X-Seq, X-Event-Log, ...
 
 Before an unusual request a browser asks with OPTIONS whether it may send it (a preflight), and
 names the headers that it would have.  Source: the specification of the wire, section 2.
@@ -30,6 +31,8 @@ Headers = tuple[tuple[bytes, bytes], ...]
 _METHODS = (b"GET", b"POST", b"HEAD")
 # Beyond Content-Type, which every answer names; only a preflight that asks for these gets them.
 _ON_REQUEST = (b"Authorization", b"If-None-Match", b"Idempotency-Key", b"Last-Event-ID")
+# Beyond what a page may always read of an answer.
+_EXPOSED = (b"access-control-expose-headers", b"X-Seq, X-Event-Log, Link, ETag")
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 
 
@@ -86,7 +89,7 @@ class Cors:
             body = b'{"message":"invalid origin"}' if method == b"POST" else b'"invalid origin"'
             return Answered(400, _TEXT, b'{"error":%s}' % body)
         if method != b"OPTIONS":
-            return Allowed(_granted(origin))
+            return Allowed((*_granted(origin), _EXPOSED))
         if header(b"access-control-request-method") not in _METHODS:
             return Answered(400, _TEXT, b'{"error":"invalid method"}')
         wanted = header(b"access-control-request-headers") or b""

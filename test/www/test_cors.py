@@ -70,6 +70,7 @@ def test_an_allowed_origin_is_echoed(origin: bytes) -> None:
     assert header(found, b"access-control-allow-headers") == b"Content-Type"
     assert header(found, b"access-control-max-age") == b"3600"
     assert header(found, b"vary") == b"origin"
+    assert header(found, b"access-control-expose-headers") == b"X-Seq, X-Event-Log, Link, ETag"
 
 
 @pytest.mark.parametrize(
