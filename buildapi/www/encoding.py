@@ -10,7 +10,7 @@ takes some ten microseconds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
@@ -87,3 +87,12 @@ def compressed(body: bytes, coding: Coding) -> bytes:
     """Return a whole body, compressed."""
     begun = compressor(coding)
     return begun.feed(body) + begun.finish()
+
+
+def compressing(pieces: Iterable[bytes], coding: Coding) -> Iterator[bytes]:
+    """Compress a body as its pieces come."""
+    begun = compressor(coding)
+    for piece in pieces:
+        if ready := begun.feed(piece):
+            yield ready
+    yield begun.finish()
