@@ -74,7 +74,9 @@ class BuildAPI(MultiService):
         )
         listen = settings.server.listen
         gate = Gate(loopback_only=listen is None or is_loopback(listen))
-        self.data = DataAPI(self.database, gate, settings.forcescheduler)
+        self.data = DataAPI(
+            self.database, gate, settings.forcescheduler, most_rows=settings.limits.rows
+        )
         self.control = Control(self.data, self.mq, settings.control)
         self._retention = Retention(self.control.trims, self.data.transaction, reactor)
         self.state = State(self.database)
@@ -180,7 +182,7 @@ class BuildAPI(MultiService):
             waiter.callback(outcome)  # a Failure makes it an errback
 
     def _committed(self, committed: Committed) -> None:
-        self.data.totals.changed(committed.touched, committed.seq)
+        self.data.changed(committed.touched, committed.seq)
         self.mq.publish(committed.events)
 
     def stopService(self) -> Deferred[None]:

@@ -167,6 +167,15 @@ class Control:
 class Limits:
     """What one client may cost."""
 
+    rows: Annotated[int, Field(ge=0)] = setting(
+        10_000, "Rows of a list for a client that gives no limit; meta.next leads on. 0: all."
+    )
+    answer_bytes: Count = setting(
+        1_073_741_824, "Size of the largest list; who wants more asks with limit and offset."
+    )
+    answer_memory_bytes: Count = setting(
+        1_048_576, "Size above which a list waits for its client in a temporary file (TMPDIR)."
+    )
     request_bytes: Count = setting(1_048_576, "Size of the largest request body that is read.")
     frame_bytes: Count = setting(65_536, "Size of the largest WebSocket message that is read.")
     subscription_messages: Count = setting(

@@ -8,10 +8,12 @@ arguments means the same as the URL.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from buildapi.data import plainrows
 from buildapi.data.builddata import BuildData, BuildDataUpdates
@@ -25,6 +27,7 @@ from buildapi.data.codebases import Branch, Codebase, CodebaseUpdates, Commit
 from buildapi.data.commitgraphs import CommitGraph
 from buildapi.data.fetch import (
     PORTION,
+    Appending,
     Ask,
     Context,
     Fetched,
@@ -41,6 +44,7 @@ from buildapi.data.logchunks import LogChunk
 from buildapi.data.logs import Log
 from buildapi.data.logupdates import LogUpdates
 from buildapi.data.masters import Master
+from buildapi.data.pages import Page, capped, page
 from buildapi.data.projects import Project, ProjectUpdates
 from buildapi.data.properties import Properties, Property
 from buildapi.data.query import Query, arguments, parse, parse_text, spelled
@@ -54,13 +58,15 @@ from buildapi.data.specs import Spec
 from buildapi.data.sql import Plan, Shape, params_of, plan, shape_of
 from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.testresults import TestResult, TestResultSet, TestResultUpdates
+from buildapi.data.versions import Versions
 from buildapi.data.workers import Worker
 from buildapi.db.connect import Reader
-from buildapi.db.engine import Database, TooLarge
+from buildapi.db.engine import LOGS, Database, TooLarge
 from buildapi.db.eventlog import newest
 from buildapi.db.transaction import Tx
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 Row = dict[str, Any]
 
 RESOURCES: tuple[type[Resource], ...] = (
@@ -118,6 +124,41 @@ class Rows(list[Row]):
     seq: int | None = None
 
 
+class Gathering(Appending[T_contra], AbstractContextManager[object], Protocol[T_contra]):
+    """
+    Where a thread puts what it reads, inside of ``with``: entered again, it begins anew.
+
+    It is closed if the reading fails, or if nobody waits for it any more; else by who asked for it.
+    """
+
+    def close(self) -> None:
+        """Let go of what was read, though it may be filled right now."""
+
+
+G = TypeVar("G", bound=Gathering[Any])
+P = TypeVar("P", bound=Appending[Any])
+
+
+class Gathered(list[T]):
+    """Everything that was read, in memory."""
+
+    def __enter__(self) -> Self:
+        """Begin anew."""
+        self.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep it."""
+
+    def close(self) -> None:
+        """Nothing has to be let go of."""
+
+
+def _closed(failure: Failure, parts: Gathering[Any]) -> Failure:
+    parts.close()
+    return failure
+
+
 def rows_of(ask: Ask) -> Callable[[Portion], list[Row]]:
     """Return what makes raw rows into dictionaries of plain Python values."""
     if ask.plan is None:
@@ -127,15 +168,25 @@ def rows_of(ask: Ask) -> Callable[[Portion], list[Row]]:
 
 
 class DataAPI:
-    """Reads (``get``), and by ``updates`` and ``control`` changes, what is in one database."""
+    """
+    Reads (``get``), and by ``updates`` and ``control`` changes, what is in one database.
+
+    most_rows: how many rows a list that somebody else asks for has, if he does not say; 0: all.
+    """
 
     def __init__(
-        self, database: Database, gate: Gate, forceschedulers: Iterable[ForceScheduler] = ()
+        self,
+        database: Database,
+        gate: Gate,
+        forceschedulers: Iterable[ForceScheduler] = (),
+        most_rows: int = 0,
     ) -> None:
         self.database = database
         self.gate = gate
         self.forceschedulers = {scheduler.name: scheduler for scheduler in forceschedulers}
         self.totals = Totals()
+        self.versions = Versions()
+        self._most_rows = most_rows
         self.updates = AllUpdates(database)
         self._prepared = lru_cache(maxsize=4096)(self._prepare)
 
@@ -156,7 +207,7 @@ class DataAPI:
 
         path: ``("builds", 10, "steps")`` or ``"builds/10/steps"``; a text may carry a query, as in
         a URL.  filters: ``{"complete": False, "number__gt": 3}``; a list means any of its values.
-        properties: names, or ``["*"]``.
+        properties: names, or ``["*"]``.  Without a limit a list is whole, however long it is.
         Fires with a dictionary, or with ``Rows`` for a collection.
         Fails with NoSuchPath, NoSuchResource, BadQuery or Unavailable.
         """
@@ -182,7 +233,8 @@ class DataAPI:
             args[name] = [*args.get(name, ()), *values]
         parsed = parse(match.route.resource, args, single=match.route.kind != "many")
         ask = self._asked(match, parsed, self.gate.restriction(identity))
-        answer = await self._anywhere(ask, rows_of(ask))
+        reading = self.fetch(ask, rows_of(ask), Gathered[list[Row]]())
+        answer = await reading if isinstance(reading, Deferred) else reading
         rows = Rows(row for part in answer.parts for row in part)
         rows.total, rows.seq = answer.total, answer.seq
         return rows[0] if ask.single else rows
@@ -206,15 +258,20 @@ class DataAPI:
         restriction = self.gate.restriction(identity)
         # Long texts are not remembered: what pollers repeat is short.
         prepare = self._prepared if len(query) < LONGEST_REMEMBERED else self._prepare
-        parsed, shape, ready = prepare(match.route, query, restriction)
+        parsed, shape, ready, page = prepare(match.route, query, restriction)
         params = params_of(match.bound, parsed, restriction)
-        return Ask(match, parsed, shape, ready, params, restriction)
+        return Ask(match, parsed, shape, ready, params, restriction, page)
 
     def _prepare(
         self, route: Route, text: str, restriction: Restriction | None
-    ) -> tuple[Query, Shape, Plan | None]:
-        query = parse_text(route.resource, text, single=route.kind != "many")
-        return query, *self._planned(route, query, restriction)
+    ) -> tuple[Query, Shape, Plan | None, Page | None]:
+        if route.kind != "many":
+            query = parse_text(route.resource, text, single=True)
+            return query, *self._planned(route, query, restriction), None
+        asked = parse_text(route.resource, text, single=False)
+        query = capped(asked, self._most_rows)
+        its_page = page(text, query, capped=asked.limit is None)
+        return query, *self._planned(route, query, restriction), its_page
 
     def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
         shape, ready = self._planned(match.route, query, restriction)
@@ -238,35 +295,74 @@ class DataAPI:
         """Whether the event log tells of every change."""
         return self.database.identity is not None and not self.database.settings.foreign_writer
 
-    def fetch(self, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T] | Deferred[Fetched[T]]:
+    def changed(self, tables: Iterable[str], seq: int) -> None:
+        """Take note that the batch up to ``seq``, which is being published, changed these."""
+        tables = tuple(tables)
+        self.totals.changed(tables, seq)
+        self.versions.changed(tables)
+
+    @property
+    def tells_versions(self) -> bool:
+        """Whether nothing changes that is not published here: nobody else writes."""
+        return self.logged and self.database.writer is not None
+
+    def version(self, ask: Ask) -> int | None:
+        """
+        Return what stays the same as long as the answer does, where ``tells_versions``.
+
+        None: the answer depends on more than tables.  One that is read after this shows at least
+        what had been published at this moment.
+        """
+        return None if ask.plan is None else self.versions.newest(ask.plan.tables)
+
+    def fetch(
+        self, ask: Ask, make: Callable[[Portion], T], parts: G
+    ) -> Fetched[list[T]] | Fetched[G] | Deferred[Fetched[list[T]] | Fetched[G]]:
         """
         Read what is asked for: at once if it is small, else in the pool.
 
         make: from a portion of raw rows to what is wanted of them; it runs where the rows are read.
-        Raises, or fails with, NoSuchResource and Unavailable.
+        parts: takes them, unless there are few; closed if the reading fails or is given up.
+        Raises, or fails with, NoSuchResource and Unavailable, and what ``parts`` has to say.
         """
         limit = ask.query.limit
-        return self.database.near(
-            ask.shape,
-            lambda reader, few: self._read(reader, ask, make, few=few),
-            small=ask.single or (limit is not None and limit <= PORTION),
-        )
 
-    async def _anywhere(self, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
-        answer = self.fetch(ask, make)
-        return await answer if isinstance(answer, Deferred) else answer
+        def work(reader: Reader, few: bool) -> Fetched[list[T]] | Fetched[G]:
+            if few:
+                some: list[T] = []
+                return self._read(reader, ask, make, some, few=True)
+            with parts:
+                return self._read(reader, ask, make, parts, few=False)
+
+        small = ask.single or (limit is not None and limit <= PORTION)
+        answer = self.database.near(ask.shape, work, small=small)
+        if isinstance(answer, Deferred):
+            answer.addErrback(_closed, parts)
+        return answer
+
+    def aside(self, work: Callable[[], T]) -> Deferred[T]:
+        """Run ``work``, which takes a while and needs no database, where downloads are made."""
+        return self.database.read(lambda _: work(), LOGS)
 
     def _read(
-        self, reader: Reader, ask: Ask, make: Callable[[Portion], T], *, few: bool
-    ) -> Fetched[T]:
+        self, reader: Reader, ask: Ask, make: Callable[[Portion], T], parts: P, *, few: bool
+    ) -> Fetched[P]:
         if ask.plan is None:
-            return self._plain(reader, ask, make, few=few)
-        totals = self.totals if self.logged and self.database.writer is not None else None
-        return fetched(reader, ask, make, totals, logged=self.logged, few=few)
+            total, seq = self._plain(reader, ask, make, parts, few=few)
+        else:
+            totals = self.totals if self.tells_versions else None
+            total, seq = fetched(reader, ask, make, parts, totals, logged=self.logged, few=few)
+        return Fetched(parts, total, seq)
 
     def _plain(
-        self, reader: Reader, ask: Ask, make: Callable[[Portion], T], *, few: bool
-    ) -> Fetched[T]:
+        self,
+        reader: Reader,
+        ask: Ask,
+        make: Callable[[Portion], T],
+        parts: Appending[T],
+        *,
+        few: bool,
+    ) -> tuple[int | None, int | None]:
         resource = ask.match.route.resource
         assert issubclass(resource, Plain)  # noqa: S101  only those have no plan
         if few and resource is LogChunk:
@@ -277,6 +373,8 @@ class DataAPI:
             reader, ask.match.route.pattern, ask.match.bound, ask.query, context
         )
         if ask.single:
-            return Fetched([make([plainrows.cut(rows[0], ask.query)])], None, seq)
+            parts.append(make([plainrows.cut(rows[0], ask.query)]))
+            return None, seq
         found = plainrows.matching(rows, ask.query)
-        return Fetched([make(plainrows.window(found, ask.query))], len(found), seq)
+        parts.append(make(plainrows.window(found, ask.query)))
+        return len(found), seq

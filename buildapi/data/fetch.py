@@ -12,10 +12,11 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import Restriction
+from buildapi.data.pages import Page
 from buildapi.data.query import EVERYTHING, Query
 from buildapi.data.router import Match, Route
 from buildapi.data.schema import Resource
@@ -26,6 +27,7 @@ from buildapi.db.eventlog import newest
 from buildapi.errors import CorruptValue, NoSuchResource
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 Portion = list[Any]
 PORTION = 200
 
@@ -35,6 +37,7 @@ class Ask(NamedTuple):
     A request that has been understood: what to read, by which plan, with which values.
 
     plan: None for a type whose rows are no SELECT.  restriction: what must not be seen.
+    page: None where nothing can come behind the answer, or nobody asked what does.
     """
 
     match: Match
@@ -43,6 +46,7 @@ class Ask(NamedTuple):
     plan: Plan | None
     params: Params
     restriction: Restriction | None
+    page: Page | None = None
 
     @property
     def single(self) -> bool:
@@ -50,10 +54,17 @@ class Ask(NamedTuple):
         return self.shape.single
 
 
-class Fetched(NamedTuple, Generic[T]):
-    """What was read: portions made into whatever was wanted, all matches, the position of it."""
+class Appending(Protocol[T_contra]):
+    """Where portions go, as they are read and made into whatever was wanted."""
 
-    parts: list[T]
+    def append(self, part: T_contra, /) -> None:
+        """Take one more."""
+
+
+class Fetched(NamedTuple, Generic[T]):
+    """What was read: what took the portions, the number of all matches, the position of it."""
+
+    parts: T
     total: int | None
     seq: int | None
 
@@ -98,30 +109,32 @@ class Totals:
             self._known.popitem(last=False)
 
 
-def fetched(
+def fetched(  # what reading depends on
     reader: Reader,
     ask: Ask,
     make: Callable[[Portion], T],
+    parts: Appending[T],
     totals: Totals | None,
     *,
     logged: bool,
     few: bool,
-) -> Fetched[T]:
+) -> tuple[int | None, int | None]:
     """
-    Read what is asked for; NoSuchResource if a single object is not there.
+    Read what is asked for into ``parts``, and return the total and the position.
 
     make: from a portion of raw rows to what is wanted of them.  totals: None if the event log can't
     tell what changed.  logged: whether there is a position to read.  few: raise TooLarge rather
-    than read more than a portion.
+    than read more than a portion.  Raises NoSuchResource if a single object is not there.
     """
     assert ask.plan is not None  # noqa: S101  the caller looked
     if ask.single:
-        return _one(reader, ask.plan, ask, make)
+        rows = _one(reader, ask.plan, ask)
+        parts.append(make(rows[:1]))
+        return None, rows[0][-1] if ask.plan.has_seq else None
     with reader.snapshot():
         seq = newest(reader) if logged else None
-        limit = ask.query.limit
+        limit, count = ask.query.limit, 0
         at_once = limit is not None and limit <= PORTION
-        parts, count = [], 0
         portions = reader.portions(ask.plan.page, ask.params, PORTION, few=at_once)
         with contextlib.closing(portions):
             for rows in portions:
@@ -129,14 +142,14 @@ def fetched(
                     raise TooLarge
                 parts.append(make(rows))
                 count += len(rows)
-        return Fetched(parts, _total(reader, ask.plan, ask, count, seq, totals), seq)
+        return _total(reader, ask.plan, ask, count, seq, totals), seq
 
 
-def _one(reader: Reader, plan: Plan, ask: Ask, make: Callable[[Portion], T]) -> Fetched[T]:
+def _one(reader: Reader, plan: Plan, ask: Ask) -> Portion:
     rows = reader.run_all(plan.page, ask.params)
     if not rows:
         raise NoSuchResource(f"not found while getting from endpoint for {ask.shape.pattern}")
-    return Fetched([make(rows[:1])], None, rows[0][-1] if plan.has_seq else None)
+    return rows
 
 
 def _total(  # what a total depends on

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 from twisted.internet.defer import CancelledError
 
@@ -35,7 +35,7 @@ class Spool:
         self._between = between
         self._in_memory = in_memory
         self._most = most
-        self._file = SpooledTemporaryFile(in_memory)  # noqa: SIM115  ``close`` closes it
+        self._file: Any = None
         self._lock = Lock()
         self._filling = False
         self._closed = False
@@ -50,6 +50,8 @@ class Spool:
         with self._lock:
             self._check_wanted()
             self._filling = True
+        if self._file is None:
+            self._file = SpooledTemporaryFile(self._in_memory)
         self._file.seek(0)
         self._file.truncate()
         self.size = 0
@@ -77,7 +79,8 @@ class Spool:
     def read(self) -> bytes:
         """Return all that it was filled with."""
         self._file.seek(0)
-        return self._file.read()
+        whole: bytes = self._file.read()
+        return whole
 
     def pieces(self) -> Iterator[bytes]:
         """Read what it was filled with, bit by bit."""
@@ -112,4 +115,5 @@ class Spool:
     def _drop(self) -> None:
         # A full disk may refuse what is left to be written; nobody wants it.
         with contextlib.suppress(OSError):
-            self._file.close()
+            if self._file is not None:
+                self._file.close()

@@ -58,7 +58,7 @@ class Web:
         server = settings.server
         local = server.base_url is None and data.gate.loopback_only
         self._cors = Cors(server.allowed_origins, local_only=local)
-        self._rest = Rest(data, seq)
+        self._rest = Rest(data, settings.limits, seq, self._base)
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
         self._base_url = settings.server.base_url

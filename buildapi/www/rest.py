@@ -6,8 +6,10 @@ This is the hottest path of the server: it answers small reads at once, without 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -18,10 +20,15 @@ from buildapi.data.api import DataAPI
 from buildapi.data.builddata import BuildData
 from buildapi.data.fetch import Ask, Fetched
 from buildapi.data.gate import ANONYMOUS
+from buildapi.data.spool import Spool
 from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
+from buildapi.settings import Limits
 from buildapi.www import envelope
 from buildapi.www.download import Body, Download
-from buildapi.www.encoding import compressed, negotiated
+from buildapi.www.encoding import Coding, compressed, compressing, negotiated
+from buildapi.www.envelope import COMPACT, INDENTED, Form
+from buildapi.www.longlist import ListBody
+from buildapi.www.nextpage import next_page
 from buildapi.www.rawlog import LogBody
 from buildapi.www.rawvalue import ValueBody
 
@@ -30,17 +37,53 @@ LARGEST_WITH_LENGTH = 8 * 2**20
 # Above this an answer is compressed in the pool: a megabyte takes some 10 ms.
 LARGEST_COMPRESSED_HERE = 256 * 1024
 
+_POSITIVE = 2**64 - 1
+
 _log = Logger()
 
 
-class Rest:
-    """Answers GET and HEAD of the data API.  seq: gives the newest published position."""
+class _Reply(NamedTuple):
+    """
+    What an answer depends on, besides what is read.
 
-    def __init__(self, data: DataAPI, seq: Callable[[], int | None]) -> None:
+    seq: the newest published position when the request came.  version: that of what it asks for at
+    that moment, and tag: the ETag of that; None where they can't be known without reading.
+    """
+
+    request: Any
+    path: bytes
+    ask: Ask
+    form: Form
+    coding: Coding | None
+    seq: int | None
+    version: int | None
+    tag: bytes | None
+
+
+class Rest:
+    """
+    Answers GET and HEAD of the data API.
+
+    seq: gives the newest published position.  base: gives the root of the URLs by which the client
+    of a request knows this server.
+    """
+
+    def __init__(
+        self,
+        data: DataAPI,
+        limits: Limits,
+        seq: Callable[[], int | None],
+        base: Callable[[Any], str],
+    ) -> None:
         self._data = data
+        self._limits = limits
         self._seq = seq
+        self._base = base
         identity = data.database.identity
         self._log_name = None if identity is None or not data.logged else [identity.encode()]
+        self._tells_versions = data.tells_versions
+        # Versions are counted from the start of the process: no tag outlives it.
+        self._process = secrets.token_hex(6).encode()
 
     def render(self, request: Any, path: bytes, query: bytes) -> bytes | int:
         """
@@ -55,59 +98,137 @@ class Rest:
             )
             if ask.match.route.kind in ("raw", "raw_inline"):
                 return self._raw(request, ask, seq)
-            compact = b"application/json" in (request.getHeader(b"accept") or b"")
-            make = envelope.compact_rows(ask) if compact else envelope.indented_rows(ask)
-            whole: Callable[[Ask, Any], bytes] = envelope.compact if compact else envelope.indented
-            answer = self._data.fetch(ask, make)
+            form = (
+                COMPACT
+                if b"application/json" in (request.getHeader(b"accept") or b"")
+                else INDENTED
+            )
+            coding = negotiated(request.getHeader(b"accept-encoding"))
+            # Before anything is read: what is read later is never older than this.
+            version = self._data.version(ask) if self._tells_versions else None
+            tag = None
+            if version is not None:
+                what = hash((path, query, ask.restriction, coding)) & _POSITIVE
+                tag = b'"%b-%x-%x-%b"' % (self._process, version, what, form.letter)
+                if tag in (request.getHeader(b"if-none-match") or b""):
+                    return self._unchanged(request, tag, seq)
+            answer = self._data.fetch(ask, form.rows(ask), self._spool(form))
+            reply = _Reply(request, path, ask, form, coding, seq, version, tag)
             if isinstance(answer, Deferred):
-                return self._later(request, answer, ask, whole, compact=compact, seq=seq)
-            return self._answer(request, whole(ask, answer), answer.seq, compact=compact)
+                return self._later(reply, answer)
+            return self._answer(reply, answer)
         except Exception:  # noqa: BLE001  every answer is ours, this one too
             return self._refuse(request, Failure(), seq)
 
-    def _answer(self, request: Any, body: bytes, seq: int | None, *, compact: bool) -> int:
+    def _spool(self, form: Form) -> Spool:
+        limits = self._limits
+        return Spool(form.between, limits.answer_memory_bytes, limits.answer_bytes)
+
+    def _unchanged(self, request: Any, tag: bytes, seq: int | None) -> int:
         headers = request.responseHeaders
-        headers.setRawHeaders(b"content-type", [envelope.JSON if compact else envelope.TEXT])
+        request.setResponseCode(304)
         headers.addRawHeader(b"vary", b"accept, accept-encoding")
+        headers.setRawHeaders(b"etag", [tag])
         self._position(headers, seq)
-        coding = negotiated(request.getHeader(b"accept-encoding"))
+        request.finish()
+        return NOT_DONE_YET
+
+    def _answer(self, reply: _Reply, answer: Fetched[list[bytes]] | Fetched[Spool]) -> int:
+        ask, form, parts, total = reply.ask, reply.form, answer.parts, answer.total
+        headers = reply.request.responseHeaders
+        headers.setRawHeaders(b"content-type", [form.content_type])
+        headers.addRawHeader(b"vary", b"accept, accept-encoding")
+        if reply.coding is not None:
+            headers.setRawHeaders(b"content-encoding", [reply.coding.encode()])
+        self._position(headers, answer.seq)
+        if reply.tag is not None and (answer.seq == reply.seq or self._still(reply, answer.seq)):
+            headers.setRawHeaders(b"etag", [reply.tag])
+        cut = None
+        if ask.page is not None and total is not None:
+            following = next_page(self._base, reply.request, reply.path, ask, total)
+            if following is not None:
+                headers.setRawHeaders(b"link", [b'<%b>; rel="next"' % following])
+                cut = following if ask.page.capped else None
+        if isinstance(parts, list):
+            return self._send_short(reply, form.whole(ask, parts, total, cut))
+        if parts.in_file:
+            return self._send_long(reply, parts, form.ends(ask, total, cut))
+        body = form.whole(ask, [parts.read()], total, cut)
+        parts.close()
+        return self._send_short(reply, body)
+
+    def _still(self, reply: _Reply, seq: int | None) -> bool:
+        """Say whether what was read at ``seq`` is what the tag stands for, and not newer."""
+        published = self._seq()
+        if seq is None or published is None or seq > published:
+            return False
+        return self._data.version(reply.ask) == reply.version
+
+    def _send_short(self, reply: _Reply, body: bytes) -> int:
+        request, coding = reply.request, reply.coding
         if coding is None:
             return _send(request, body)
-        headers.setRawHeaders(b"content-encoding", [coding.encode()])
         if len(body) <= LARGEST_COMPRESSED_HERE:
             return _send(request, compressed(body, coding))
-        working = self._data.database.read(lambda _: compressed(body, coding))
+        return self._send_made(reply, lambda: compressed(body, coding))
+
+    def _send_long(self, reply: _Reply, spool: Spool, ends: tuple[bytes, bytes]) -> int:
+        request, coding = reply.request, reply.coding
+        opening, closing = ends
+        size = len(opening) + spool.size + len(closing)
+        pieces = chain([opening], spool.pieces(), [closing])
+        if coding is not None:
+            pieces = chain(compressing(pieces, coding))
+            if size <= LARGEST_WITH_LENGTH:
+                return self._send_made(reply, lambda: b"".join(pieces), spool)
+        elif size <= LARGEST_WITH_LENGTH:
+            request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % size])
+        # However it ends: a piece that is being read then is for nobody.
+        request.notifyFinish().addBoth(lambda _: self._let_go(spool))
+        if request.method == b"HEAD":
+            request.finish()
+        else:
+            Download(self._data.database, request, ListBody(pieces), self._refuse).begin()
+        return NOT_DONE_YET
+
+    def _send_made(
+        self, reply: _Reply, make: Callable[[], bytes], spool: Spool | None = None
+    ) -> int:
+        """Send a body that is made in the pool, of what is in the spool."""
+        request, working = reply.request, self._data.aside(make)
         gone = until_gone(request, working)
         working.addCallbacks(
             lambda done: None if gone() else _send(request, done),
-            lambda failure: None if gone() else self._refuse(request, failure, seq),
+            lambda failure: None if gone() else self._refuse(request, failure, reply.seq),
         )
+        if spool is not None:
+            working.addCallback(lambda _: self._let_go(spool))
         return NOT_DONE_YET
+
+    def _let_go(self, spool: Spool) -> None:
+        """Close a spool; not here if that can be helped: to delete a gigabyte takes a while."""
+        self._data.aside(spool.close).addErrback(lambda _: spool.close())
 
     def _position(self, headers: Any, seq: int | None) -> None:
         if seq is not None and self._log_name is not None:
             headers.setRawHeaders(b"x-seq", [b"%d" % seq])
             headers.setRawHeaders(b"x-event-log", self._log_name)
 
-    def _later(  # what an answer depends on
-        self,
-        request: Any,
-        reading: Deferred[Fetched[Any]],
-        ask: Ask,
-        whole: Callable[[Ask, Any], bytes],
-        *,
-        compact: bool,
-        seq: int | None,
+    def _later(
+        self, reply: _Reply, reading: Deferred[Fetched[list[bytes]] | Fetched[Spool]]
     ) -> int:
+        request = reply.request
         gone = until_gone(request, reading)
 
-        def answered(answer: Fetched[Any]) -> None:
+        def answered(answer: Fetched[list[bytes]] | Fetched[Spool]) -> None:
             if not gone():
-                self._answer(request, whole(ask, answer), answer.seq, compact=compact)
+                self._answer(reply, answer)
+            elif isinstance(answer.parts, Spool):
+                self._let_go(answer.parts)
 
         def failed(failure: Failure) -> None:
             if not gone():
-                self._refuse(request, failure, seq)
+                self._refuse(request, failure, reply.seq)
 
         reading.addCallback(answered).addErrback(failed)
         return NOT_DONE_YET
@@ -135,7 +256,8 @@ class Rest:
         request.setResponseCode(status)
         headers = request.responseHeaders
         headers.setRawHeaders(b"content-type", [envelope.TEXT])
-        headers.removeHeader(b"content-encoding")
+        for name in (b"content-encoding", b"etag", b"link"):
+            headers.removeHeader(name)
         self._position(headers, seq)
         body = envelope.error(sentence)
         if request.method != b"HEAD":

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buildapi.data.api import RESOURCES
+from buildapi.data.api import RESOURCES, Gathered
 from buildapi.data.fetch import Fetched
 from buildapi.data.values import OPERATORS
 from buildapi.db import tables as t
@@ -505,7 +505,7 @@ def test_the_json_for_clients_is_that_of_python(api: BuildAPI, house: House) -> 
     result_of(api.data.transaction(lambda tx: fill(tx, house)))
     for path in PATHS:
         ask = api.data.understood(path, "property=*")
-        fetched = api.data.fetch(ask, list)
+        fetched = api.data.fetch(ask, list, Gathered[list[Any]]())
         assert isinstance(fetched, Fetched)
         assert ask.plan is not None
 
