@@ -24,7 +24,11 @@ CHAPTERS = {
     "appends": measure.appends,
     "follower": measure.followers,
 }
-DATABASES = {"sqlite": databases.SQLiteFile}
+DATABASES: dict[str, type[Data]] = {
+    "sqlite": databases.SQLiteFile,
+    "postgresql": databases.PostgreSQL,
+    "mariadb": databases.MariaDB,
+}
 PEERS = ("buildbot", "klein", "twisted")
 
 EPILOG = """\

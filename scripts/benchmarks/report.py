@@ -19,7 +19,11 @@ from benchmarks.setup import BUILDBOT
 SERVERS = ("buildapi", "buildbot", "klein", "twisted")
 MASTERS = ("embedder", "buildbot")
 NONE = "-"
-DATABASES = {"sqlite": f"SQLite {sqlite3.sqlite_version}"}
+DATABASES = {
+    "sqlite": f"SQLite {sqlite3.sqlite_version}",
+    "postgresql": "PostgreSQL",
+    "mariadb": "MariaDB",
+}
 # From here on nobody needs the decimals.
 MANY = 100
 COLUMNS = (
