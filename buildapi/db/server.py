@@ -14,6 +14,7 @@ import os
 import socket
 from abc import abstractmethod
 from collections.abc import Mapping
+from time import monotonic, sleep
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -26,6 +27,8 @@ from buildapi.errors import CannotOpen, Unavailable
 # Arguments of Buildbot's own in the URL of its configuration, which no driver knows.
 _OF_BUILDBOT = ("max_idle", "storage_engine", "use_unicode")
 _WRITER = "writer"
+# A server gives a lock back when it notices that the session has ended, which is a moment after.
+RELEASED_WITHIN_S = 1.0
 
 
 class WrittenByAnother(Unavailable):
@@ -63,13 +66,16 @@ class Server(Connector):
             return
         connection = self._connect_to_write()
         try:
-            if self._try_lock(connection):
-                self._locked, connection = connection, None
-                return
-            other = self._other_holder(connection)
-            raise CannotOpen(
-                f"{self.name} is being written by {other}; stop that one, or use --read-only"
-            )
+            until = monotonic() + RELEASED_WITHIN_S
+            while not self._try_lock(connection):
+                if monotonic() > until:
+                    other = self._other_holder(connection)
+                    raise CannotOpen(
+                        f"{self.name} is being written by {other}; stop that one, or use"
+                        " --read-only"
+                    )
+                sleep(0.02)
+            self._locked, connection = connection, None
         finally:
             if connection is not None:
                 self.close(connection)
