@@ -160,6 +160,11 @@ class Control:
     audit_characters: Count = setting(
         4_096, "Characters that the audit keeps of a call's parameters, and as many of its answer."
     )
+    audit_refused_per_minute: Count = setting(
+        600,
+        "Refused calls that the audit records in a minute: who is not let in must not be able to "
+        "flood it, or the disk. More are only told of in the log.",
+    )
     audit_page: Count = setting(1_000, "Control calls that one page of the audit has at most.")
 
 

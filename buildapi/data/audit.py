@@ -8,11 +8,12 @@ follows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import sqlalchemy as sa
+from twisted.logger import Logger
 
 from buildapi.db.connect import Reader
 from buildapi.db.tables import buildapi_control_audit as audit
@@ -21,6 +22,9 @@ from buildapi.errors import BuildAPIError
 
 OK = 200
 CUT = "…"
+MINUTE_S = 60.0
+
+_log = Logger()
 
 _WIDTH = 255
 _PAGE = (
@@ -81,6 +85,30 @@ class Entry:
             answer=_stored(answer, self.characters),
             repeated=int(repeated),
         )
+
+
+class Ration:
+    """So many a minute, and no more.  seconds: gives the time."""
+
+    def __init__(self, most: int, seconds: Callable[[], float]) -> None:
+        self.most = most
+        self._seconds = seconds
+        self._begun = 0.0
+        self._taken = 0
+
+    def take(self) -> bool:
+        """Take one, and say whether it was there; the first that was not is told of in the log."""
+        now = self._seconds()
+        if not 0 <= now - self._begun < MINUTE_S:
+            self._begun, self._taken = now, 0
+        self._taken += 1
+        if self._taken == self.most + 1:
+            _log.warn(
+                "{most} control calls were refused within a minute;"
+                " the audit takes no more of them until it is over",
+                most=self.most,
+            )
+        return self._taken <= self.most
 
 
 def _stored(text: str, longest: int) -> str:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from buildapi.data import audit, idempotency
 from buildapi.data.api import ROUTER, DataAPI
-from buildapi.data.audit import Entry
+from buildapi.data.audit import Entry, Ration
 from buildapi.data.deeds import Call, Deed, Deeds, Params
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import MASTER, Action, Identity, Scope
@@ -74,6 +74,7 @@ class Control:
         self._settings = settings
         self._masters = Obedience(bus)
         self._deeds = Deeds(data, self._masters)
+        self._refusals = Ration(settings.audit_refused_per_minute, data.database.seconds)
         keys_s, audit_s = settings.keep_keys_hours * HOUR_S, settings.keep_audit_days * DAY_S
         self.trims: tuple[Callable[[Tx], int], ...] = (
             lambda tx: trim(tx, buildapi_control_keys, keys_s, settings.keep_keys_count),
@@ -184,6 +185,8 @@ class Control:
         return result
 
     async def _refused(self, entry: Entry, error: Exception) -> None:
+        if not self._refusals.take():
+            return
         try:
             await self._data.transaction(lambda tx: entry.refused(tx, error))
         except BuildAPIError as lost:

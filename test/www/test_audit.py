@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from buildapi.data.audit import Entry
+from buildapi.data.audit import MINUTE_S, Entry
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity
 from buildapi.db.retention import DAY_S, EVERY_S
 from buildapi.db.tables import REVISION, alembic_version, metadata, schedulers
@@ -271,6 +271,26 @@ def test_a_refusal_that_cannot_be_recorded_is_still_the_answer(api: BuildAPI) ->
 
     with pytest.raises(NoSuchPath):
         result_of(api.control.call("nosuch", "stop", {}, ANONYMOUS))
+
+
+def test_refused_calls_cannot_flood_it(logged: list[LogEvent]) -> None:
+    """Of many within a minute some are recorded; the log says so once; what is done always is."""
+    clock = Clock()
+    clock.advance(NOON)
+    api = an_api_with(Control(audit_refused_per_minute=2), clock)
+    web = WebClient(api)
+
+    def refuse(times: int) -> None:
+        for _ in range(times):
+            assert web.call("/api/v2/builds/99", "stop").status == 404
+
+    refuse(5)
+    web.call("/api/v2/builds/1", "rebuild")
+    assert [entry["status"] for entry in entries(api)] == [200, 404, 404]
+    clock.advance(MINUTE_S)
+    refuse(2)
+    assert [entry["status"] for entry in entries(api)] == [404, 404, 200, 404, 404]
+    assert [one["most"] for one in logged if "takes no more" in str(one.get("log_format"))] == [2]
 
 
 def test_an_audit_that_fails_is_logged_and_hides_no_refusal(
