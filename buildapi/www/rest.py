@@ -98,11 +98,8 @@ class Rest:
             )
             if ask.match.route.kind in ("raw", "raw_inline"):
                 return self._raw(request, ask, seq)
-            form = (
-                COMPACT
-                if b"application/json" in (request.getHeader(b"accept") or b"")
-                else INDENTED
-            )
+            accept = request.getHeader(b"accept") or b""
+            form = COMPACT if b"application/json" in accept else INDENTED
             coding = negotiated(request.getHeader(b"accept-encoding"))
             # Before anything is read: what is read later is never older than this.
             version = self._data.version(ask) if self._tells_versions else None
