@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pace_s=1 if given.quick else 4,
     )
     setup.FOLDER.mkdir(exist_ok=True)
+    with setup.alone():
+        return _run(given, effort)
+
+
+def _run(given: argparse.Namespace, effort: Effort) -> int:
     setup.wrk()
     facts, results = report.machine(effort), Results()
     run = setup.FOLDER / "run"

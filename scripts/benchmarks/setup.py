@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +20,17 @@ BUILDBOT_PACKAGES = (
     *(f"buildbot=={BUILDBOT}", f"buildbot-www=={BUILDBOT}"),
     *("psycopg2-binary", "PyMySQL", "cryptography"),
 )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep other runs of this checkout out: they would share its files, and spoil its figures."""
+    with (FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("bench: another run is under way in this checkout") from None
+        yield
 
 
 def say(text: str) -> None:
