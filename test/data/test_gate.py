@@ -172,10 +172,9 @@ def test_lists_leave_out_what_is_hidden(api: BuildAPI, path: str) -> None:
 
 def found(api: BuildAPI, find: Callable[..., Any], path: str, identity: Identity) -> Any:
     """Return what a download begins with."""
-    match, *_, restriction = api.data.understood(path, "", identity)
-    return result_of(
-        api.data.database.read(lambda r: find(r, match.route.pattern, match.bound, restriction))
-    )
+    ask = api.data.understood(path, "", identity)
+    pattern, bound = ask.match.route.pattern, ask.match.bound
+    return result_of(api.data.database.read(lambda r: find(r, pattern, bound, ask.restriction)))
 
 
 def test_a_raw_log_is_hidden(api: BuildAPI) -> None:
