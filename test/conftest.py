@@ -8,18 +8,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from buildapi.testing.memory import DATABASE
 
 # A machine that is busy with something else is no reason to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+SYSTEMS = ("sqlite", "postgresql", "mariadb")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixtures of ``servers``, which can't be imported: this folder is no package."""
+    config.addinivalue_line("markers", "systems(*names): the database systems to run it on")
     place = Path(__file__).with_name("servers.py")
     spec = importlib.util.spec_from_file_location("buildapi_test_servers", place)
     assert spec is not None
@@ -28,6 +36,26 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.modules[spec.name] = servers
     spec.loader.exec_module(servers)
     config.pluginmanager.register(servers, "servers")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what has the fixture ``system`` on each, or on those that it is marked with."""
+    if "system" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("systems")
+        metafunc.parametrize("system", marker.args if marker else SYSTEMS, indirect=True)
+
+
+@pytest.fixture
+def system(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Have ``in_memory_api`` work on each database system, one after the other."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    server: Any = request.getfixturevalue(request.param)
+    with server.empty() as url:
+        token = DATABASE.set(url)
+        yield request.param
+        DATABASE.reset(token)
 
 
 def _skips_that_count(config: pytest.Config) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from buildapi.data.builders import Builder
-from buildapi.data.schema import NOTHING, Column, Narrowing, Resource, field, happens, json_map
+from buildapi.data.schema import NOTHING, Column, Narrowing, Resource, bound_text, field, happens, json_map
 from buildapi.data.values import SourcedProperties, Time
 from buildapi.db.tables import builders, buildrequest_claims, buildrequests, buildset_properties
 
@@ -22,7 +22,7 @@ def _properties(narrowing: Narrowing) -> Column:
         return NOTHING
     where = buildset_properties.c.buildsetid == buildrequests.c.buildsetid
     if narrowing.properties > 0:
-        names: list[Column] = [sa.bindparam(f"p{index}") for index in range(narrowing.properties)]
+        names: list[Column] = [bound_text(f"p{index}") for index in range(narrowing.properties)]
         where = sa.and_(where, buildset_properties.c.property_name.in_(names))
     return json_map(
         buildset_properties.c.property_name,

@@ -10,7 +10,16 @@ from pydantic import Field
 
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
-from buildapi.data.schema import EMPTY_OBJECT, Column, Narrowing, Resource, field, happens, json_map
+from buildapi.data.schema import (
+    EMPTY_OBJECT,
+    Column,
+    Narrowing,
+    Resource,
+    bound_text,
+    field,
+    happens,
+    json_map,
+)
 from buildapi.data.updates import (
     Id,
     JsonText,
@@ -44,7 +53,7 @@ def property_map(properties: int) -> Column:
     """Return the properties of a build as JSON: all (-1), or those of so many names."""
     where = build_properties.c.buildid == builds.c.id
     if properties > 0:
-        names: list[Column] = [sa.bindparam(f"p{index}") for index in range(properties)]
+        names: list[Column] = [bound_text(f"p{index}") for index in range(properties)]
         where = sa.and_(where, build_properties.c.name.in_(names))
     source = spelling.json_string(build_properties.c.source)
     pair = (

@@ -278,6 +278,11 @@ class Resource:
         return cls.fields[cls.ident].sql(Narrowing())
 
 
+def bound_text(name: str) -> Column:
+    """Return a bound parameter that is a text, where nothing beside it says so."""
+    return sa.bindparam(name, type_=sa.Text())
+
+
 def _matches(key: Key, value: Column) -> Condition:
     return key == value if isinstance(key, sa.ColumnElement) else key(value)
 

@@ -186,7 +186,10 @@ def _filters(shape: Shape, narrowing: Narrowing) -> list[Condition]:
         if field.type.kind == "boolean":
             found.append(_boolean(field, op, extent, narrowing))
         else:
-            values: list[Column] = [sa.bindparam(f"f{number}_{index}") for index in range(extent)]
+            kind = sa.Text() if (field.type.of or field.type).is_text else sa.BigInteger()
+            values: list[Column] = [
+                sa.bindparam(f"f{number}_{index}", type_=kind) for index in range(extent)
+            ]
             found.append(_condition(field, op, values, narrowing))
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 import pymysql
 import sqlalchemy as sa
 from pymysql.constants import CLIENT, SERVER_STATUS
-from pymysql.cursors import SSCursor
+from pymysql.cursors import Cursor, SSCursor
 from sqlalchemy.dialects.mysql.mysqldb import MySQLCompiler_mysqldb
 
 from buildapi.db.connect import Params, Reader, compiled, sentence
@@ -59,12 +59,20 @@ class _Dialect(_Theirs):  # type: ignore[misc]
     statement_compiler = _Compiler
 
 
-class _Connection(pymysql.connections.Connection[Any]):
+class _Cursor(Cursor):
+    """The driver's, whose rows are a list, also if there are none."""
+
+    def fetchall(self) -> Any:
+        """Return all rows."""
+        return list(super().fetchall())
+
+
+class _Connection(pymysql.connections.Connection):  # type: ignore[type-arg]  # no class at run time
     """The driver's, with the short way to run a statement that others have."""
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement; return its cursor."""
-        cursor = self.cursor()
+        cursor = self.cursor(_Cursor)
         cursor.execute(sql, params)
         return cursor
 

@@ -1,7 +1,8 @@
-"""A whole BuildAPI in memory, and what happens in it."""
+"""A whole BuildAPI without threads and sockets, and what happens in it."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from buildapi.settings import Settings
 # 2026-11-21 12:00:00 UTC
 NOON = 1_795_262_400
 
+DATABASE = ContextVar("DATABASE", default="sqlite://")
+"""The URL of the database that ``in_memory_api`` works on: to see tests pass on another system."""
+
 
 def in_memory_api(
     settings: Settings | None = None,
@@ -24,7 +28,8 @@ def in_memory_api(
     """
     Return a started BuildAPI on a new database in memory, which listens nowhere.
 
-    clock: where its time comes from; by default one that stands at noon.
+    Everything is done in the caller's thread, on the database of ``DATABASE`` too.  clock: where
+    its time comes from; by default one that stands at noon.
     """
     settings = settings or Settings()
     if clock is None:
@@ -34,7 +39,7 @@ def in_memory_api(
         replace(
             settings,
             server=replace(settings.server, listen=None),
-            database=replace(settings.database, url="sqlite://"),
+            database=replace(settings.database, url=DATABASE.get()),
         ),
         master=master,
         reactor=clock,

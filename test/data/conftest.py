@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from buildapi.service import BuildAPI
@@ -9,9 +11,11 @@ from buildapi.testing import in_memory_api, result_of
 
 
 @pytest.fixture
-def api() -> BuildAPI:
-    """A started API, whose master has id 1."""
-    return in_memory_api()
+def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the API has its database
+    """A started API, whose master has id 1; on each database system."""
+    api = in_memory_api()
+    yield api
+    result_of(api.stopService())
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from buildapi.db import tables
 from buildapi.service import BuildAPI
 from buildapi.testing import result_of
 
+# The statements are the same everywhere; SQLite tells which they are.
+pytestmark = pytest.mark.systems("sqlite")
 MANY = 30
 # Lists that do not grow with the tables: what is configured, and from a commit to itself.
 CONSTANT = {

@@ -35,12 +35,15 @@ def site(api: BuildAPI) -> BuildAPI:
 
 def on(*pairs: tuple[int, int]) -> list[dict[str, int]]:
     """Return what ``configured_on`` shows of (master, builder) pairs."""
-    return [{"masterid": masterid, "builderid": builderid} for masterid, builderid in pairs]
+    return [{"masterid": masterid, "builderid": builderid} for masterid, builderid in sorted(pairs)]
 
 
 def get(api: BuildAPI, path: str) -> Any:
-    """Read something."""
-    return result_of(api.data.get(path))
+    """Read something; the builders that a worker is configured on come in any order."""
+    found = result_of(api.data.get(path))
+    if "configured_on" in found:
+        found["configured_on"].sort(key=lambda it: (it["masterid"], it["builderid"]))
+    return found
 
 
 # Workers

@@ -24,9 +24,11 @@ def logged() -> Iterator[list[LogEvent]]:
 
 
 @pytest.fixture
-def api() -> BuildAPI:
-    """Return a service in memory."""
-    return in_memory_api()
+def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the service has its database
+    """Return a service without threads; on each database system."""
+    api = in_memory_api()
+    yield api
+    api.stopService()
 
 
 @pytest.fixture
