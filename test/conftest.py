@@ -38,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(servers, "servers")
 
 
+@pytest.fixture(autouse=True)
+def _once_wrapped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have pytest-twisted wrap a test of hypothesis anew for each set of its parameters."""
+    handle = getattr(getattr(request, "function", None), "hypothesis", None)
+    inner = getattr(handle, "inner_test", None)
+    yield
+    if inner is not None:
+        handle.inner_test = inner  # type: ignore[union-attr]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what has the fixture ``system`` on each, or on those that it is marked with."""
     if "system" in metafunc.fixturenames:

@@ -47,7 +47,7 @@ from buildapi.data.masters import Master
 from buildapi.data.pages import Page, capped, page
 from buildapi.data.projects import Project, ProjectUpdates
 from buildapi.data.properties import Properties, Property
-from buildapi.data.query import Query, arguments, parse, parse_text, spelled
+from buildapi.data.query import NUL, Query, arguments, parse, parse_text, spelled, without_nul
 from buildapi.data.requesting import BuildRequestUpdates
 from buildapi.data.rootlinks import RootLink
 from buildapi.data.router import LONGEST_REMEMBERED, Match, Route, Router
@@ -189,6 +189,7 @@ class DataAPI:
         self._most_rows = most_rows
         self.updates = AllUpdates(database)
         self._prepared = lru_cache(maxsize=4096)(self._prepare)
+        self._stores_nul = database.connector.STORES_NUL
 
     def get(
         self,
@@ -228,11 +229,11 @@ class DataAPI:
         if isinstance(path, str):
             path, _, text = path.partition("?")
             args = arguments(text)
-        match = ROUTER.find(path)
+        match = self._findable(ROUTER.find(path))
         for name, values in spelled(**query).items():
             args[name] = [*args.get(name, ()), *values]
         parsed = parse(match.route.resource, args, single=match.route.kind != "many")
-        ask = self._asked(match, parsed, self.gate.restriction(identity))
+        ask = self._asked(match, self._askable(parsed), self.gate.restriction(identity))
         reading = self.fetch(ask, rows_of(ask), Gathered[list[Row]]())
         answer = await reading if isinstance(reading, Deferred) else reading
         rows = Rows(row for part in answer.parts for row in part)
@@ -254,7 +255,7 @@ class DataAPI:
 
         Raises NoSuchPath, BadQuery.
         """
-        match = ROUTER.match(path)
+        match = self._findable(ROUTER.match(path))
         restriction = self.gate.restriction(identity)
         # Long texts are not remembered: what pollers repeat is short.
         prepare = self._prepared if len(query) < LONGEST_REMEMBERED else self._prepare
@@ -266,12 +267,22 @@ class DataAPI:
         self, route: Route, text: str, restriction: Restriction | None
     ) -> tuple[Query, Shape, Plan | None, Page | None]:
         if route.kind != "many":
-            query = parse_text(route.resource, text, single=True)
+            query = self._askable(parse_text(route.resource, text, single=True))
             return query, *self._planned(route, query, restriction), None
-        asked = parse_text(route.resource, text, single=False)
+        asked = self._askable(parse_text(route.resource, text, single=False))
         query = capped(asked, self._most_rows)
         its_page = page(text, query, capped=asked.limit is None)
         return query, *self._planned(route, query, restriction), its_page
+
+    def _askable(self, query: Query) -> Query:
+        return query if self._stores_nul else without_nul(query)
+
+    def _findable(self, match: Match) -> Match:
+        """Return the same path for a database none of whose texts has the character NUL."""
+        if self._stores_nul:
+            return match
+        bound = {k: None if v.__class__ is str and NUL in v else v for k, v in match.bound.items()}
+        return Match(match.route, bound)
 
     def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
         shape, ready = self._planned(match.route, query, restriction)

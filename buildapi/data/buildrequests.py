@@ -5,7 +5,16 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from buildapi.data.builders import Builder
-from buildapi.data.schema import NOTHING, Column, Narrowing, Resource, bound_text, field, happens, json_map
+from buildapi.data.schema import (
+    NOTHING,
+    Column,
+    Narrowing,
+    Resource,
+    bound_text,
+    field,
+    happens,
+    json_map,
+)
 from buildapi.data.values import SourcedProperties, Time
 from buildapi.db.tables import builders, buildrequest_claims, buildrequests, buildset_properties
 

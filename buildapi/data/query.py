@@ -8,7 +8,7 @@ the values, so that the SQL of a shape is built once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -30,6 +30,7 @@ Arguments = Mapping[str, Sequence[str]]
 # SQLite takes 32,766 bound values, and an expression that is a thousand levels deep.
 MOST_VALUES = 8_192
 MOST_CONTAINED = 512
+NUL = "\0"
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,28 @@ def _comparable_text(op: Operator, value: str) -> tuple[Operator, str]:
         return op, value
     cut = next(i for i, c in enumerate(value) if "\ud800" <= c <= "\udfff")
     return ("lt" if op in ("lt", "le") else "ge"), value[:cut] + "\ue000"
+
+
+def without_nul(query: Query) -> Query:
+    """Return an equal query for a database none of whose texts has the character NUL."""
+    filters = tuple(map(_filter_without_nul, query.filters))
+    properties = tuple(None if name is None or NUL in name else name for name in query.properties)
+    return replace(query, filters=filters, properties=properties)
+
+
+def _filter_without_nul(wanted: Filter) -> Filter:
+    if not any(_has_nul(value) for value in wanted.values):
+        return wanted
+    if wanted.op not in ORDERING:
+        values = tuple(value for value in wanted.values if not _has_nul(value))
+        return Filter(wanted.field, wanted.op, values)
+    # What is stored is as long as what stands before the NUL, and not above it, or it is above.
+    before = wanted.values[0].partition(NUL)[0]
+    return Filter(wanted.field, "le" if wanted.op in ("lt", "le") else "gt", (before,))
+
+
+def _has_nul(value: Any) -> bool:
+    return isinstance(value, str) and NUL in value
 
 
 def shown(text: str) -> str:

@@ -130,8 +130,9 @@ class PostgreSQL(Server):
     def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:
         """Insert one row; return its integer key."""
         returning = compiled(_returning(statement), self.dialect)
-        row: int = connection.execute(returning.sql, values).fetchone()[0]
-        return row
+        cursor = connection.execute(returning.sql, values)
+        # A few tables have no key, so nothing is returned.
+        return int(cursor.fetchone()[0]) if cursor.description else 0
 
     def in_transaction(self, connection: Any) -> bool:
         """Say whether a transaction is open, sound or not."""
