@@ -153,7 +153,11 @@ class MariaDB(Server):
     def streamed(self, connection: Any, sql: str, params: Params) -> Any:
         """Run a SELECT, and read from the server what is asked for."""
         cursor = connection.cursor(SSCursor)
-        cursor.execute(sql, params)
+        try:
+            cursor.execute(sql, params)
+        except BaseException:
+            cursor.close()
+            raise
         return cursor
 
     def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:

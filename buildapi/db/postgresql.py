@@ -125,7 +125,12 @@ class PostgreSQL(Server):
 
     def streamed(self, connection: Any, sql: str, params: Params) -> Any:
         """Run a SELECT, and fetch from the server what is asked for."""
-        return connection.cursor(name="portions").execute(sql, params)
+        cursor = connection.cursor(name="portions")
+        try:
+            return cursor.execute(sql, params)
+        except BaseException:
+            cursor.close()
+            raise
 
     def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:
         """Insert one row; return its integer key."""

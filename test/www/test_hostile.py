@@ -237,7 +237,8 @@ def test_no_query_makes_the_server_fail(
 
 def test_strange_names_in_the_database_are_shown(api: BuildAPI, web: WebClient) -> None:
     """Control characters, quotes and markup are only text."""
-    name = 'a"\\\n\x00\x1f<script>☃ \u2028'
+    nul = "\0" if api.database.connector.STORES_NUL else ""
+    name = f'a"\\\n{nul}\x1f<script>☃ \u2028'
     result_of(a_build(api, builder=name))
     result_of(a_log(api, "a\x00b\x1b[0m\n"))
 
