@@ -67,7 +67,7 @@ class _Cursor(Cursor):
         return list(super().fetchall())
 
 
-class _Connection(pymysql.connections.Connection):  # type: ignore[type-arg]  # no class at run time
+class _Connection(pymysql.connections.Connection):
     """The driver's, with the short way to run a statement that others have."""
 
     def execute(self, sql: str, params: Any = None) -> Any:
