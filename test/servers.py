@@ -37,7 +37,8 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from buildapi.db.tables import REVISION, alembic_version, indexes, metadata, own
+from buildapi.db.migrate import create_tables
+from buildapi.db.tables import REVISION, alembic_version, indexes, own
 
 KEEPER = Path(__file__).with_name("keeper.py")
 PATIENCE_S = 60.0
@@ -55,7 +56,7 @@ def make_tables(url: str) -> None:
     """Make what a new database of buildapi has, without its one row of ``buildapi_log``."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        metadata.create_all(connection)
+        create_tables(connection)
         connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
         own.create_all(connection)
         for index in indexes:

@@ -70,11 +70,21 @@ def _create(connection: sa.Connection) -> None:
     making = buildapi_meta.c.name == _MAKING
     connection.execute(sa.delete(buildapi_meta).where(making))
     connection.execute(sa.insert(buildapi_meta).values(name=_MAKING, value=REVISION))
-    metadata.create_all(connection)
+    create_tables(connection)
     add_indexes(connection)
     connection.execute(sa.delete(alembic_version))
     connection.execute(sa.insert(alembic_version).values(version_num=REVISION))
     connection.execute(sa.delete(buildapi_meta).where(making))
+
+
+def create_tables(connection: sa.Connection) -> None:
+    """Make Buildbot's tables, those that are missing."""
+    # Of a copy: a foreign key that is added after its table is marked so that no later table of
+    # this process would have it, on SQLite neither, which can't add it.
+    copy = sa.MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(copy)
+    copy.create_all(connection)
 
 
 def _is_half_made(connection: sa.Connection, names: set[str]) -> bool:
