@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.web.pages import notFound
+from twisted.web.pages import errorPage, notFound
 from twisted.web.resource import IResource, Resource
+from werkzeug.exceptions import BadHost
 
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
@@ -201,4 +202,7 @@ class Door(KleinResource):
         except UnicodeDecodeError:
             # Klein would write a traceback into the log about every one.
             return notFound().render(request)
-        return super().render(request)
+        try:
+            return super().render(request)
+        except BadHost:
+            return errorPage(400, "Bad Request", "Host is no name of a server.").render(request)

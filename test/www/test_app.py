@@ -47,6 +47,13 @@ def test_a_page_whose_name_is_no_text_is_missing(web: WebClient, path: str) -> N
     assert web.get("/api", {"Host": "\udcff"}).status == 404
 
 
+@pytest.mark.parametrize("host", ["a" * 999, "a..b", ".", "☃" * 80])
+def test_a_host_that_is_no_name_is_refused(web: WebClient, host: str) -> None:
+    """Once it was an error of the server."""
+    assert web.get("/api", {"Host": host}).status == 400
+    assert web.get("/api/v2", {"Host": host}).status in (200, 400)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_healthz_says_that_the_process_answers(web: WebClient, method: str) -> None:
     """Whatever the database does."""
