@@ -37,7 +37,7 @@ _OF_CHANGE = sa.select(change_properties.c.property_name, change_properties.c.pr
 def of_build(reader: Reader, buildid: int) -> Stored:
     """Read the properties of a build, as first stored."""
     return [
-        (shown_text(name), text, source)
+        (shown_text(name), text, shown_text(source))
         for name, text, source in reader.rows(_OF_BUILD, {"ident": buildid})
     ]
 
@@ -55,10 +55,11 @@ def of_change(reader: Reader, changeid: int) -> Stored:
 def _unpaired(rows: list[tuple[Any, ...]]) -> Stored:
     found = []
     for name, text in rows:
-        pair = json.loads(valid_json(text))
-        # What is no pair of value and source tells neither.
-        value, source = pair if isinstance(pair, list) and len(pair) == 2 else (None, "")  # noqa: PLR2004
-        found.append((shown_text(name), json.dumps(value), source))
+        match json.loads(valid_json(text)):
+            case [value, str(source)]:
+                found.append((shown_text(name), json.dumps(value), source))
+            case _:  # what is no pair of value and source tells neither
+                found.append((shown_text(name), "null", ""))
     return found
 
 

@@ -43,8 +43,8 @@ _TROUBLE = _BUSY | {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
-# What its JSON functions say of a stored value.
-_NOT_JSON = {"malformed JSON", "JSON cannot hold BLOB values"}
+# What it says of a stored value that is of another type than the column's.
+_STRANGE = ("malformed JSON", "JSON cannot hold BLOB values", "cannot open value of type")
 
 
 class SQLite(Connector):
@@ -284,7 +284,7 @@ class SQLite(Connector):
             return Conflict(f"the database refused it: {error}")
         if isinstance(error, (sqlite3.DataError, OverflowError)):
             return BadArgument(f"the database cannot store it: {error}")
-        if isinstance(error, sqlite3.OperationalError) and str(error) in _NOT_JSON:
+        if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_STRANGE):
             return CorruptValue(f"a stored value cannot be shown: {error}")
         return None
 

@@ -52,6 +52,13 @@ def both(web: WebClient, path: str) -> tuple[Any, Any]:
         ("build_properties.value", "'{broken'", "builds/1?property=*", "properties", {}),
         ("build_properties.value", "'{broken'", "builds/1/properties", "p", [None, "test"]),
         ("build_properties.value", "'1e999'", "builds/1/properties", "p", [None, "test"]),
+        (
+            "build_properties.source",
+            "x'ff'",
+            "builds/1/property_list?order=source",
+            "source",
+            "\ufffd",
+        ),
         ("build_properties.name", "x'ff'", "builds/1/properties", "\ufffd", ["v", "test"]),
         ("build_properties.value", "x'22ff22'", "builds/1/property_list", "value", '"\ufffd"'),
     ],
@@ -88,6 +95,17 @@ def test_a_log_whose_numbers_are_none_is_a_conflict(
 
     assert refused(web.get(f"/api/v2/logs/{logid}/contents"))
     assert refused(web.get(f"/api/v2/logs/{logid}/raw"))
+
+
+@pytest.mark.usefixtures("logid")
+def test_build_data_that_are_a_text_are_sent(api: BuildAPI, web: WebClient) -> None:
+    """A number is a conflict: there are no bytes of it."""
+    result_of(api.data.updates.setBuildData(1, "report", b"", "a step"))
+
+    spoil(api, "build_data.value", "'text'")
+    assert web.get("/api/v2/builds/1/data/report/value").body == b"text"
+    spoil(api, "build_data.value", "3000000000")
+    assert refused(web.get("/api/v2/builds/1/data/report/value"))
 
 
 def test_text_in_a_chunk_is_its_content(api: BuildAPI, web: WebClient, logid: int) -> None:
