@@ -10,7 +10,13 @@ import sqlalchemy as sa
 
 from buildapi.db import tables
 from buildapi.service import BuildAPI
-from buildapi.testing import Answer, WebClient, a_log, result_of
+from buildapi.testing import Answer, WebClient, a_log, in_memory_api, result_of
+
+
+@pytest.fixture
+def api() -> BuildAPI:
+    """Return a service on SQLite: the others keep nothing in a column but what belongs there."""
+    return in_memory_api()
 
 
 @pytest.fixture
