@@ -23,19 +23,22 @@ hypothesis.settings.load_profile("patient")
 
 
 SYSTEMS = ("sqlite", "postgresql", "mariadb")
+# Modules with fixtures, each after those that it imports.
+FIXTURES = ["test.servers", "test.buildbot"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Offer the fixtures of ``servers``, which can't be imported: this folder is no package."""
+    """Offer the fixtures, whose modules can't be imported: Python has a package ``test``, too."""
     config.addinivalue_line("markers", "systems(*names): the database systems to run it on")
-    place = Path(__file__).with_name("servers.py")
-    spec = importlib.util.spec_from_file_location("buildapi_test_servers", place)
-    assert spec is not None
-    assert spec.loader is not None
-    servers = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = servers
-    spec.loader.exec_module(servers)
-    config.pluginmanager.register(servers, "servers")
+    for name in FIXTURES:
+        place = Path(__file__).with_name(f"{name.removeprefix('test.')}.py")
+        spec = importlib.util.spec_from_file_location(name, place)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        config.pluginmanager.register(module, name)
 
 
 @pytest.fixture(autouse=True)

@@ -68,6 +68,45 @@ class Missing(LookupError):
     """The server's programs, or the user to run them as, are not there; the text says so."""
 
 
+class Kept:
+    """A keeper, whose processes and directory go with the tests; see ``keeper`` for its orders."""
+
+    def __init__(self, directory: Path, end_signal: str, *account: str) -> None:
+        self.directory = directory
+        argv = [sys.executable, str(KEEPER), str(directory), end_signal, *account]
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def order(self, *order: str) -> int:
+        """Have an order obeyed, and return the answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer: int = json.loads(self._process.stdout.readline())
+        return answer
+
+    def log(self) -> str:
+        """The end of what the programs printed."""
+        return (self.directory / "log").read_text(errors="replace")[-3000:]
+
+    def patiently(self, connect: Callable[[], T], *errors: type[Exception]) -> T:
+        """Return what ``connect`` returns once it does not fail any more."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return connect()
+            except errors:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the server does not answer:\n{self.log()}") from None
+                # Another program's start: nothing tells when it is done.
+                time.sleep(0.02)
+
+    def close(self) -> None:
+        """End the processes and remove the directory."""
+        self._process.communicate()
+
+
 class Server(ABC):
     """A running database server and the databases that tests have of it."""
 
@@ -81,15 +120,12 @@ class Server(ABC):
     def __init__(self) -> None:
         commands = self._commands()
         account = _account(self.account, self.title)
-        self.port = _free_port()
+        self.port = free_port()
         self._password = secrets.token_hex(8)
         self._names = map("test_{}".format, count(1))
         # Not below pytest's own: only its user may enter that, and a socket's path must be short.
         self.directory = Path(tempfile.mkdtemp(prefix=f"buildapi-{self.title.lower()}-"))
-        argv = [sys.executable, str(KEEPER), str(self.directory), self.end_signal, *account]
-        self._keeper = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        self._kept = Kept(self.directory, self.end_signal, *account)
         self.pid = 0
         self._idle: dict[Make, list[Lent]] = {}
         try:
@@ -147,11 +183,11 @@ class Server(ABC):
     def stop(self) -> None:
         """Stop the server in good order: its clients are sent away."""
         self._forget()
-        self._order("stop", self.stop_signal)
+        self._kept.order("stop", self.stop_signal)
 
     def start(self) -> None:
         """Start the server again, on its data and port; returns when it takes connections."""
-        self.pid = self._order("start", *self._server())
+        self.pid = self._kept.order("start", *self._server())
         self._connected()
 
     def restart(self) -> None:
@@ -162,13 +198,13 @@ class Server(ABC):
     def kill(self) -> None:
         """Kill the server's processes, and start it again: it recovers what was committed."""
         self._forget()
-        self._order("kill")
+        self._kept.order("kill")
         self.start()
 
     def close(self) -> None:
         """End the server and remove its files."""
         self._forget()
-        self._keeper.communicate()
+        self._kept.close()
 
     @staticmethod
     @abstractmethod
@@ -195,31 +231,9 @@ class Server(ABC):
     def _forget(self) -> None:
         """Drop the administrator's connection."""
 
-    def _order(self, *order: str) -> int:
-        assert self._keeper.stdin is not None
-        assert self._keeper.stdout is not None
-        print(json.dumps(order), file=self._keeper.stdin, flush=True)
-        answer: int = json.loads(self._keeper.stdout.readline())
-        return answer
-
     def _prepare(self, *command: str) -> None:
-        if self._order("run", *command):
-            raise RuntimeError(f"{command[0]} failed:\n{self.log()}")
-
-    def log(self) -> str:
-        """The end of what the server printed."""
-        return (self.directory / "log").read_text(errors="replace")[-3000:]
-
-    def _patiently(self, connect: Callable[[], T], *errors: type[Exception]) -> T:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return connect()
-            except errors:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.title} does not answer:\n{self.log()}") from None
-                # Another program's start: nothing tells when it is done.
-                time.sleep(0.02)
+        if self._kept.order("run", *command):
+            raise RuntimeError(f"{command[0]} failed:\n{self._kept.log()}")
 
 
 class PostgreSQL(Server):
@@ -300,7 +314,9 @@ class PostgreSQL(Server):
         self.run(f"CREATE DATABASE {name} OWNER {USER}{locale}")
 
     def _connected(self) -> None:
-        self._admin = self._patiently(lambda: self._connect("postgres"), psycopg.OperationalError)
+        self._admin = self._kept.patiently(
+            lambda: self._connect("postgres"), psycopg.OperationalError
+        )
 
     def _connect(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(
@@ -407,7 +423,7 @@ class MariaDB(Server):
             socket.create_connection(("127.0.0.1", self.port)).close()
 
         # A driver's connection that fails is not always closed.
-        self._patiently(knock, OSError)
+        self._kept.patiently(knock, OSError)
         place = str(self.directory / "socket")
         self._admin = pymysql.connect(unix_socket=place, user="root", autocommit=True)
         # What a test left open must not stop the tests after it.
@@ -480,7 +496,7 @@ def _account(user: str, title: str) -> list[str]:
     raise Missing(f"{title} does not run as root, and there is no user {user}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that the system gives to clients, which may take one at any moment."""
     while True:
         port = random.randrange(20000, 32000)
