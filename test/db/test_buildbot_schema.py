@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from buildapi.db.tables import metadata
+from buildapi.db.migrate import create_tables
 from test.buildbot import Buildbot, description
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def test_our_tables_are_what_the_real_buildbot_makes(
     theirs, ours = two_urls
     buildbot.create(theirs)
     engine = sa.create_engine(ours)
-    metadata.create_all(engine)
+    with engine.begin() as connection:
+        create_tables(connection)
     engine.dispose()
 
     expected, found = description(theirs), description(ours)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine, create_mock_engine
 
 from buildapi.db import tables
+from buildapi.db.migrate import create_tables
 from buildapi.db.tables import (
     REVISION,
     alembic_version,
@@ -75,7 +76,8 @@ def _foreign_key(key: Any) -> str:
 def engine() -> Iterator[Engine]:
     """A new database with Buildbot's tables."""
     engine = create_engine("sqlite://")
-    metadata.create_all(engine)
+    with engine.begin() as connection:
+        create_tables(connection)
     yield engine
     engine.dispose()
 
@@ -241,3 +243,14 @@ def test_mariadb_has_room_for_long_contents(url: str) -> None:
     assert "ON test_names (builderid, name(255))" in sent
     assert "ON test_code_paths (builderid, path(255))" in sent
     assert "CREATE TABLE buildapi_events ( seq BIGINT NOT NULL," in sent
+
+
+def test_the_tables_stay_what_they_are_after_a_server_got_them(engine: Engine) -> None:
+    """One process may make the tables of several systems, each with all its foreign keys."""
+    statements(SERVERS[0], metadata)
+    another = create_engine("sqlite://")
+    with another.begin() as connection:
+        create_tables(connection)
+
+    assert facts(another) == facts(engine) == REFERENCE
+    another.dispose()
