@@ -1,7 +1,7 @@
 """
 ``Database``: reads that never block the reactor, and one writer.
 
-On an embedded database small reads run on the reactor thread under a budget of instructions, which
+On an embedded database small reads run on the reactor thread under a budget of its time, which
 costs less than a hop to another thread; on a server they have a lane of threads for themselves, and
 a short time.  What exceeds that, and everything that is known to be large, runs in a lane for long
 lists; another is for the contents of logs.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from sqlite3 import OperationalError
+from time import thread_time
 from traceback import clear_frames
 from typing import Any, TypeVar
 
@@ -36,9 +37,10 @@ from buildapi.settings import Events
 
 T = TypeVar("T")
 
-# The budget of a read on the reactor thread, in ticks of an embedded database: a millisecond.
-TICKS_PER_READ = 10
-# The same in a thread.
+# The budget of a read on the reactor thread, in seconds of the processor: who waits for a cold disk
+# holds nothing up but himself.
+INLINE_S = 0.002
+# The budget of a quick read in a thread.
 QUICK_S = 0.05
 # How long a query shape that exceeded the budget goes straight to the pool, and how many may.
 EXILE_S = 10.0
@@ -101,7 +103,8 @@ class Database:
         self._inline: Reader | None = None
         # Makes all reads where there are no threads.
         self._here: Reader | None = None
-        self._ticks_left = 0
+        # When the inline read was first asked whether to go on; most are never asked.
+        self._asked_at: float | None = None
         self._exiled: dict[Any, float] = {}
         self._is_open = False
         self._closing: Deferred[None] | None = None
@@ -238,7 +241,7 @@ class Database:
         reader = self._inline
         if reader is None or (self._exiled and self._in_exile(shape)):
             raise TooLarge
-        self._ticks_left = TICKS_PER_READ
+        self._asked_at = None
         try:
             return work(reader)
         except Exception as error:
@@ -296,16 +299,19 @@ class Database:
             raise self.connector.explained(error) from error
 
     def _spent(self) -> bool:
-        # SQLite counts across runs of a cached statement, so a tick may come early: hence several.
-        self._ticks_left -= 1
-        return self._ticks_left < 0
+        # Not by the clock: a machine that is busy makes no read large.  Nor by instructions: a
+        # search in long texts takes few of them.
+        now = thread_time()
+        if self._asked_at is None:
+            self._asked_at = now
+        return now - self._asked_at > INLINE_S
 
     def _end_snapshot(self, reader: Reader, error: Exception) -> None:
         """End what would make every later read on this connection show the past."""
         # A cursor that is still open in a frame of the traceback holds its snapshot.
         clear_frames(error.__traceback__)
         # The budget may have interrupted the very COMMIT that ends one.
-        self._ticks_left = TICKS_PER_READ
+        self._asked_at = None
         if not self.connector.in_memory and self.connector.in_transaction(reader.connection):
             reader.connection.execute("ROLLBACK")
 

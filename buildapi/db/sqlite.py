@@ -25,9 +25,11 @@ from buildapi.db.connect import Connector, Params, Reader, compiled
 from buildapi.errors import BadArgument, CannotOpen, Conflict, CorruptValue
 
 MEMORY = ":memory:"
-# How many instructions of its virtual machine lie between two questions whether to go on: about a
-# tenth of a millisecond.
+# How many instructions of its virtual machine lie between two questions whether to go on: mostly a
+# tenth of a millisecond, and a tenth of that where nobody may be kept waiting.  In a thread each
+# question waits for the interpreter lock.
 STEPS_PER_TICK = 10_000
+STEPS_PER_TICK_AT_ONCE = 1_000
 
 # What may work if it is tried a little later.
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -165,7 +167,8 @@ class SQLite(Connector):
         timeout = self._busy_timeout_s if patient else 0
         connection = self._open(self._reading_mode(), timeout, "query_only=ON")
         if not self.in_memory:
-            connection.set_progress_handler(give_up, STEPS_PER_TICK)
+            steps = STEPS_PER_TICK if patient else STEPS_PER_TICK_AT_ONCE
+            connection.set_progress_handler(give_up, steps)
         return Reader(connection, self)
 
     def close(self, connection: sqlite3.Connection) -> None:

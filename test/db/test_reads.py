@@ -62,6 +62,16 @@ async def test_a_large_read_goes_to_the_pool(opening: Opener) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_search_in_long_texts_is_large(opening: Opener) -> None:
+    """Though it takes few instructions: one of them looks at a whole text."""
+    database = await opening()
+    search = COUNT.format(1000).replace("max(n)", "sum(instr(hex(zeroblob(100000 + n)), 'x'))")
+
+    with pytest.raises(TooLarge):
+        database.inline("search", lambda reader: reader.connection.execute(search).fetchone())
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_shape_that_was_too_large_goes_to_the_pool_for_ten_seconds(
     opening: Opener,
 ) -> None:
