@@ -15,6 +15,7 @@ Every error that buildapi raises on purpose.
     │   │   └── CorruptChunk        a piece of a log cannot be read
     │   └── Overflow                a subscriber was too slow and lost events
     ├── KeyReused             422   an Idempotency-Key that another call used already
+    ├── TooMany               429   a client has as many of something as it may
     ├── NoSuchAction          501   the object has no such control method
     ├── Unavailable           503   try again later
     │   ├── TooSlow                 a read took longer than it may; ask for less
@@ -121,6 +122,12 @@ class KeyReused(BuildAPIError):
     """The Idempotency-Key of this call was used for another one, which has been carried out."""
 
     status = 422
+
+
+class TooMany(BuildAPIError):
+    """One client has as many as the setting allows."""
+
+    status = 429
 
 
 class NoSuchAction(BuildAPIError):

@@ -214,6 +214,7 @@ class BuildAPI(MultiService):
         if self.port is not None:
             await (self.port.stopListening() or succeed(None))
         sockets = web.sockets.close()
+        web.streams.close()
         # The database after the requests: a download that is under way still reads.
         await self._by(end, web.site.close())
         await self._by(end, self.database.close())

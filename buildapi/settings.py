@@ -61,6 +61,7 @@ def _none_if_empty(value: object) -> object:
 
 Count = Annotated[int, Field(ge=1)]
 Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Interval = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[str | None, BeforeValidator(_none_if_empty)]
 URL = Annotated[str, AfterValidator(_base_url)]
 
@@ -188,6 +189,18 @@ class Limits:
     )
     subscription_bytes: Count = setting(
         8_388_608, "Bytes of messages that may wait for a client that reads slowly."
+    )
+    connections: Count = setting(
+        10_000, "WebSockets and event streams that may be open at once; more are refused with 503."
+    )
+    connections_per_client: Count = setting(
+        2_000,
+        "The same from one address; more are refused with 429. Behind a proxy all clients have the "
+        "proxy's.",
+    )
+    subscriptions: Count = setting(1_000, "Subscriptions and streams of one connection.")
+    heartbeat_s: Interval = setting(
+        15.0, "Seconds between two signs of life on a connection that stays open."
     )
 
 

@@ -29,7 +29,9 @@ from buildapi.www.audit import Audit
 from buildapi.www.channel import Site
 from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
+from buildapi.www.eventstream import EventStreams
 from buildapi.www.rest import Rest
+from buildapi.www.sse import Listen
 
 _BELOW = (b"/api/v2/", b"/api/latest/")
 _READING = (b"GET", b"HEAD")
@@ -41,7 +43,7 @@ class Web:
     Everything that is served over HTTP, and on what it works.
 
     seq: gives the newest published position.  not_ready: gives why requests are not served now.
-    ``site``: what a port serves.  ``sockets``: the WebSockets.
+    ``site``: what a port serves.  ``sockets``: the WebSockets.  ``streams``: the event streams.
     """
 
     app = Klein()
@@ -65,6 +67,8 @@ class Web:
         self._base_url = settings.server.base_url
         self._audit = Audit(control, self._cors, self._own_origin)
         self.sockets = Sockets(settings, data, bus, self._cors, reactor)
+        self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
+        self.sse = Listen(data, bus, self.streams, settings.limits)
         self.site = Site(
             Door(self),
             reactor,
@@ -96,6 +100,13 @@ class Web:
     def ws(self, request: Any) -> IResource:  # noqa: ARG002  the resource takes it over
         """Open a WebSocket."""
         return self.sockets.resource
+
+    @app.route("/sse/", branch=True)
+    @app.route("/sse")
+    def listen(self, request: Any) -> Any:
+        """Send events as Buildbot does, over HTTP."""
+        refused = self._refused(request)
+        return self.sse if refused is None else refused
 
     @app.route("/healthz")
     def healthz(self, request: Any) -> bytes:
@@ -136,18 +147,29 @@ class Web:
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:
         """Answer a request of another method, or from a page of whatever origin."""
-        own = self._own_origin(request)
-        decision = self._cors.decide(request.method, request.getHeader, own)
-        for name, value in decision.headers:
-            request.responseHeaders.addRawHeader(name, value)
-        if isinstance(decision, Answered):
-            request.setResponseCode(decision.status)
-            return decision.body
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
         if request.method in _READING:
             return self._rest.render(request, path, query)
         if request.method == b"POST":
             return self._actions.render(request, path)
         return self._rest.refuse_method(request)
+
+    def _refused(self, request: Any) -> bytes | None:
+        """
+        Return what a page is answered that may not ask, or that only asks whether it may.
+
+        None: go on; the answer has the headers then that the page needs.
+        """
+        own = self._own_origin(request)
+        decision = self._cors.decide(request.method, request.getHeader, own)
+        for name, value in decision.headers:
+            request.responseHeaders.addRawHeader(name, value)
+        if not isinstance(decision, Answered):
+            return None
+        request.setResponseCode(decision.status)
+        return decision.body
 
     def _own_origin(self, request: Any) -> str:
         return own_origin(self._base_url, request.getHeader(b"host"), secure=request.isSecure())

@@ -20,8 +20,10 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from buildapi.data.api import DataAPI
+from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
 from buildapi.settings import Limits, Settings
+from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
 from buildapi.www.ws import Client
 
@@ -29,7 +31,6 @@ TEXT = 1
 TOO_SLOW = 4008
 GOING_AWAY = 1001
 
-PING_EVERY_S = 30
 # A client that doesn't answer our closing by then is cut off.
 CLOSE_WITHIN_S = 5
 
@@ -116,11 +117,18 @@ class Socket(WebSocketServerProtocol):
     factory: Any
     transport: Any
     client: Client | None = None
+    # Frees the place that was taken at the handshake.
+    leave: Callable[[], None] | None = None
 
     def onConnect(self, request: Any) -> None:
         """Refuse pages of other origins: they could read what a logged-in user may see."""
         if request.origin and not self.factory.admits(request):
             raise ConnectionDeny(403, "this origin is not allowed")
+
+        try:
+            self.leave = self.factory.admission.enter(self.transport.getPeer())
+        except BuildAPIError as error:
+            raise ConnectionDeny(error.status, error.sentence) from None
 
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
@@ -154,6 +162,8 @@ class Socket(WebSocketServerProtocol):
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: ARG002  autobahn's
         """Forget everything about this client."""
         self._end()
+        if self.leave is not None:
+            self.leave()
         self.factory.forget(self)
 
     def go_away(self) -> None:
@@ -218,6 +228,7 @@ class Sockets(WebSocketServerFactory):
         self.settings = settings
         self.data = data
         self.bus = bus
+        self.admission = Admission(settings.limits)
         self.open: set[Socket] = set()
         self.closing: Deferred[None] | None = None
         self._cors = cors
@@ -229,9 +240,9 @@ class Sockets(WebSocketServerFactory):
             allowNullOrigin=True,
             failByDrop=False,
             closeHandshakeTimeout=CLOSE_WITHIN_S,
-            # A peer that has gone without a word is noticed within a minute.
-            autoPingInterval=PING_EVERY_S,
-            autoPingTimeout=PING_EVERY_S,
+            # A peer that has gone without a word is noticed within two beats.
+            autoPingInterval=settings.limits.heartbeat_s,
+            autoPingTimeout=settings.limits.heartbeat_s,
         )
         self.startFactory()  # type: ignore[no-untyped-call]
         self.resource: IResource = WebSocketResource(self)

@@ -79,14 +79,19 @@ async def api(tmp_path: Path) -> AsyncIterator[BuildAPI]:
         yield api
 
 
-async def a_client(api: BuildAPI) -> WebSocketClient:
-    """Connect to a server's WebSocket."""
+async def a_socket(api: BuildAPI) -> Socket:
+    """Connect to a server."""
     assert api.port is not None
     port: Any = api.port.getHost()
     connecting: Deferred[Socket] = connectProtocol(
         TCP4ClientEndpoint(reactor, "127.0.0.1", port.port), Socket()
     )
-    client = WebSocketClient(await connecting)
+    return await connecting
+
+
+async def a_client(api: BuildAPI) -> WebSocketClient:
+    """Connect to a server's WebSocket."""
+    client = WebSocketClient(await a_socket(api))
     await client.opened()
     return client
 
@@ -257,3 +262,30 @@ async def test_a_page_of_our_own_is_answered_like_any_client(api: BuildAPI) -> N
 
     assert answer.json()["logchunks"][0]["content"] == "a\n"
     assert answer.headers["access-control-allow-origin"] == "http://127.0.0.1:8010"
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_sent_events_come_over_a_real_socket(api: BuildAPI) -> None:
+    """Chunk by chunk, as things happen; who hangs up is forgotten."""
+    before = api.mq.listeners
+    socket = await a_socket(api)
+    socket.send(b"GET /sse/builds/*/new HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    received = b""
+    while b"handshake" not in received:
+        await socket.arrival()
+        received += socket.take()
+
+    await a_step(api)
+    while b"event: event" not in received:
+        await socket.arrival()
+        received += socket.take()
+
+    assert b"transfer-encoding: chunked" in received.lower()
+    assert b'data: {"key":["builds","1","new"],"message":{' in received
+    assert socket.transport is not None
+    assert api.web is not None
+    (stream,) = api.web.streams.open
+    gone = stream._request.notifyFinish()
+    socket.transport.loseConnection()
+    await gone.addErrback(lambda _: None)
+    assert api.mq.listeners == before
