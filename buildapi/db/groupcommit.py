@@ -14,7 +14,7 @@ or write it twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from threading import Event as Flag
@@ -49,10 +49,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Committed:
-    """What one batch changed."""
+    """
+    What one batch changed.
+
+    touched: by table the ids of the rows that were inserted or changed, without being put below
+    another parent; None: any row of it may have been changed in any way, or deleted.
+    """
 
     events: Sequence[Event]
-    touched: frozenset[str]
+    touched: Mapping[str, set[int] | None]
     seq: int
 
 
@@ -173,7 +178,7 @@ class GroupCommit:
             raise
         self._commit(connection, batch)
         self.seq, self._batch = tx.seq, batch
-        return Committed(tx.events, frozenset(tx.touched), tx.seq)
+        return Committed(tx.events, tx.touched, tx.seq)
 
     def _lock_counters(self, connection: Any) -> None:
         """Keep others from the counters, where BEGIN does not; whoever changed them is heeded."""

@@ -55,7 +55,8 @@ class Tx(Reader):
         # What the writer knows of rows it wrote itself; emptied by every rollback.
         self.memory = memory
         self.events: list[Event] = []
-        self.touched: set[str] = set()
+        # By table: the ids of the rows that were inserted or changed; None: any row may have been.
+        self.touched: dict[str, set[int] | None] = {}
         self._announce = announce
         self._seq = seq
         self._pending: dict[sa.Table, list[tuple[Any, ...]]] = {}
@@ -70,19 +71,20 @@ class Tx(Reader):
     def insert(self, table: sa.Table, **values: Any) -> int:
         """Insert one row now; return its integer key."""
         statement = _insert(table, tuple(values))
-        self.touched.add(table.name)
-        return self.connector.inserted(self.connection, statement, values)
+        ident = self.connector.inserted(self.connection, statement, values)
+        self._touch(table, None if _names_its_key(table, tuple(values)) else ident)
+        return ident
 
     def insert_later(self, table: sa.Table, row: tuple[Any, ...]) -> None:
         """Insert one row (every column, in order) before the commit, together with its like."""
-        self.touched.add(table.name)
+        self._touch(table, None)
         self._pending.setdefault(table, []).append(row)
 
     def change_later(self, table: sa.Table, ident: int, column: str, value: Any) -> None:
         """
         Change one column of the row with this ``id`` before the commit, together with its like.
         """
-        self.touched.add(table.name)
+        self._touch(table, None if _moves(table, (column,)) else ident)
         self._changing.setdefault((table, column), {})[ident] = value
 
     def run_all(self, ready: Compiled, params: Params) -> Rows:
@@ -92,14 +94,16 @@ class Tx(Reader):
 
     def change(self, table: sa.Table, ident: int, **values: Any) -> None:
         """Change columns of the row whose primary key is ``ident``."""
-        statement = _update(table, tuple(values))
-        self.touched.add(table.name)
+        columns = tuple(values)
+        statement = _update(table, columns)
+        self._touch(table, None if _moves(table, columns) else ident)
         self.write_waiting()
         self.connection.execute(compiled(statement, self.dialect).sql, {**values, "_key": ident})
 
     def run(self, statement: sa.UpdateBase, params: Params | None = None) -> int:
         """Run an INSERT, UPDATE or DELETE; return the number of rows it met."""
-        self.touched.add(str(statement.table))
+        for table in _reached(statement):
+            self.touched[table] = None
         self.write_waiting()
         ready: Compiled = compiled(statement, self.dialect)
         count: int = self.connection.execute(ready.sql, ready.bound(params or {})).rowcount
@@ -157,6 +161,14 @@ class Tx(Reader):
         ready = compiled(_COUNT, self.dialect)
         self.connection.execute(ready.sql, {"seq": self.seq, "batch": batch, "one": 1})
 
+    def _touch(self, table: sa.Table, ident: int | None) -> None:
+        """Take note that this row is changed; None: any may be."""
+        idents = self.touched.setdefault(table.name, set())
+        if ident is None:
+            self.touched[table.name] = None
+        elif idents is not None:
+            idents.add(ident)
+
     def guard(self) -> int:
         """Begin a savepoint; return the mark that ``undo`` wants."""
         self.connection.execute("SAVEPOINT body")
@@ -190,6 +202,38 @@ class Tx(Reader):
             bound = [part for pair in some for part in pair] + [ident for ident, _ in some]
             many = _change_many(self.connector, table, column, len(some))
             self.connection.execute(many, bound)
+
+
+@lru_cache(maxsize=512)
+def _moves(table: sa.Table, columns: tuple[str, ...]) -> bool:
+    """Say whether a change of these columns may put a row below another parent."""
+    return any(table.columns[name].foreign_keys for name in columns)
+
+
+@lru_cache(maxsize=512)
+def _names_its_key(table: sa.Table, columns: tuple[str, ...]) -> bool:
+    # Only of a key that the database chose do all drivers tell which it is.
+    return any(column.name in columns for column in table.primary_key)
+
+
+def _reached(statement: sa.UpdateBase) -> frozenset[str]:
+    """Return the tables whose rows a statement may change."""
+    table: Any = statement.table
+    return _below(table) if isinstance(statement, sa.Delete) else frozenset({table.name})
+
+
+@lru_cache(maxsize=512)
+def _below(table: sa.Table) -> frozenset[str]:
+    """Return a table, and those whose rows go, or lose what they name, with rows of it."""
+    found, waiting = {table.name}, [table]
+    while waiting:
+        parent = waiting.pop()
+        for child in table.metadata.tables.values():
+            named = any(key.ondelete and key.column.table is parent for key in child.foreign_keys)
+            if named and child.name not in found:
+                found.add(child.name)
+                waiting.append(child)
+    return frozenset(found)
 
 
 @lru_cache(maxsize=512)

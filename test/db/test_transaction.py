@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from buildapi.db import migrate
 from buildapi.db.eventlog import Draft
 from buildapi.db.systems import connector
-from buildapi.db.tables import buildapi_events, builds, logs, masters, metadata, own
+from buildapi.db.tables import buildapi_events, builds, changes, logs, masters, metadata, own, steps
 from buildapi.db.transaction import ROWS_PER_INSERT, Announce, Tx
 
 NAMES = sa.select(masters.c.name).order_by(masters.c.id)
@@ -126,12 +126,49 @@ def test_what_is_undone_leaves_nothing_waiting(tx: Tx) -> None:
 
 
 def test_the_transaction_knows_what_it_touched(tx: Tx) -> None:
-    """By it others know which of their totals still hold."""
-    tx.insert_later(masters, a_row("a"))
+    """By it others know which of their totals still hold, and which rows they need not read."""
+    ident = tx.insert(masters, name="a", name_hash="a", active=0, last_active=0)
+    tx.change(masters, ident, active=1)
     tx.change_later(builds, 1, "results", 0)
-    tx.run(sa.delete(logs))
+    tx.change_later(builds, 2, "results", 0)
+    tx.run(sa.update(changes).values(author="nobody"))
 
-    assert tx.touched == {"masters", "builds", "logs"}
+    assert tx.touched == {"masters": {ident}, "builds": {1, 2}, "changes": None}
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda tx: tx.insert_later(masters, a_row("b")),
+        lambda tx: tx.insert(masters, id=5, name="b", name_hash="b", active=0, last_active=0),
+        lambda tx: tx.run(sa.update(masters).values(active=1)),
+        lambda tx: tx.run(sa.delete(masters)),
+    ],
+)
+def test_where_a_row_is_not_known_any_may_be_touched(tx: Tx, touch: Callable[[Tx], object]) -> None:
+    """That stays so, whatever is known of other rows."""
+    known = {"name": "a", "name_hash": "a", "active": 0, "last_active": 0}
+    tx.insert(masters, **known)
+    touch(tx)
+    tx.change(masters, 1, active=1)
+
+    assert tx.touched["masters"] is None
+
+
+def test_a_row_that_is_put_elsewhere_touches_all(tx: Tx) -> None:
+    """What it was part of before, nobody can tell afterwards."""
+    tx.change(builds, 1, builderid=7)
+    tx.change_later(steps, 1, "buildid", 7)
+
+    assert tx.touched == {"builds": None, "steps": None}
+
+
+def test_a_deletion_touches_what_goes_with_it(tx: Tx) -> None:
+    """The database deletes rows below it, or makes them forget it, and does not say so."""
+    tx.run(sa.delete(builds))
+
+    assert {"builds", "steps", "logs", "logchunks", "build_properties"} <= set(tx.touched)
+    assert "builders" not in tx.touched
 
 
 def test_the_widest_table_fits_in_a_statement() -> None:
