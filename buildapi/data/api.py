@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar, cast
 
+import orjson
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -350,6 +351,33 @@ class DataAPI:
         if isinstance(answer, Deferred):
             answer.addErrback(_closed, parts)
         return answer
+
+    def lines(
+        self, ask: Ask, around: Callable[[Row], tuple[bytes, bytes]], parts: G
+    ) -> Deferred[Fetched[G]]:
+        """
+        Read lines of a log into ``parts``, as JSON, bit by bit.
+
+        around: from the object without its content to what stands before and behind that.
+        Fails as ``fetch`` does.
+        """
+
+        def work(reader: Reader) -> Fetched[G]:
+            seq = newest(reader) if self.logged else None
+            match, query = ask.match, ask.query
+            found = LogChunk.opened(
+                reader, match.route.pattern, match.bound, query, ask.restriction
+            )
+            row = plainrows.cut(found.row, query)
+            opening, closing = around(row)
+            with parts:
+                parts.append(opening)
+                for text in found.texts if "content" in row else ():
+                    parts.append(orjson.dumps(text)[1:-1])
+                parts.append(closing)
+            return Fetched(parts, None, seq)
+
+        return self.database.read(work, LOGS).addErrback(_closed, parts)
 
     def aside(self, work: Callable[[], T]) -> Deferred[T]:
         """Run ``work``, which takes a while and needs no database, where downloads are made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -180,6 +180,13 @@ def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restrictio
     )
 
 
+class Lines(NamedTuple):
+    """Lines of a log: the object without its content, and that, which is read bit by bit."""
+
+    row: Row
+    texts: Iterator[str]
+
+
 class LogChunk(Plain):
     """Lines of a log."""
 
@@ -213,13 +220,27 @@ class LogChunk(Plain):
         cls, reader: Reader, pattern: str, bound: Params, query: Query, context: Context
     ) -> list[Row]:
         """Return the lines that are asked for; NoSuchResource without a log, or past its end."""
+        found = cls.opened(reader, pattern, bound, query, context.restriction)
+        return [{**found.row, "content": "".join(found.texts)}]
+
+    @classmethod
+    def opened(
+        cls,
+        reader: Reader,
+        pattern: str,
+        bound: Params,
+        query: Query,
+        restriction: Restriction | None,
+    ) -> Lines:
+        """Find the lines that are asked for; NoSuchResource without a log, or past its end."""
         if pattern == "logchunks":
             raise NoSuchResource("not found: name a log, as in logs/1/contents")
-        log: dict[str, Any] = find(reader, Log, pattern, bound, context.restriction)
+        log: dict[str, Any] = find(reader, Log, pattern, bound, restriction)
         first, total = query.offset, log["num_lines"]
         if query.limit is None and first >= max(total, 1):
             raise NoSuchResource(f"the log has {total} lines; there is none from {first} on")
         end = total if query.limit is None else min(total, first + query.limit)
-        text = b"".join(one.text for one in parts(reader, log["logid"], first, end))
-        content = text.decode("utf-8", "replace")
-        return [{"logid": log["logid"], "firstline": first, "content": content}]
+        row = {"logid": log["logid"], "firstline": first, "content": ""}
+        # A part ends with a line, so no character is cut in two.
+        pieces = parts(reader, log["logid"], first, end)
+        return Lines(row, (one.text.decode("utf-8", "replace") for one in pieces))

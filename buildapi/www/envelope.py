@@ -56,6 +56,11 @@ class Form:
         plural = ask.shape.resource.plural.encode()
         return self.opening % plural, self.closing % self.meta(total, cut)
 
+    def around(self, ask: Ask, row: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the text of a row that ends with an empty one."""
+        before, empty, behind = self.rows(ask)([row]).rpartition(b'""')
+        return (before + b'"', b'"' + behind) if empty else (behind, b"")
+
 
 def _compact_rows(ask: Ask) -> Callable[[Portion], bytes]:
     if ask.plan is None:

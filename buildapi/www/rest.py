@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from buildapi.data.api import DataAPI
 from buildapi.data.builddata import BuildData
 from buildapi.data.fetch import Ask, Fetched
 from buildapi.data.gate import ANONYMOUS
+from buildapi.data.logchunks import LogChunk
 from buildapi.data.spool import Spool
 from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
 from buildapi.settings import Limits
@@ -109,17 +111,20 @@ class Rest:
                 tag = b'"%b-%x-%x-%b"' % (self._process, version, what, form.letter)
                 if tag in (request.getHeader(b"if-none-match") or b""):
                     return self._unchanged(request, tag, seq)
-            answer = self._data.fetch(ask, form.rows(ask), self._spool(form))
             reply = _Reply(request, path, ask, form, coding, seq, version, tag)
+            if ask.match.route.resource is LogChunk:
+                around = partial(form.around, ask)
+                return self._later(reply, self._data.lines(ask, around, self._spool(b"")))
+            answer = self._data.fetch(ask, form.rows(ask), self._spool(form.between))
             if isinstance(answer, Deferred):
                 return self._later(reply, answer)
             return self._answer(reply, answer)
         except Exception:  # noqa: BLE001  every answer is ours, this one too
             return self._refuse(request, Failure(), seq)
 
-    def _spool(self, form: Form) -> Spool:
+    def _spool(self, between: bytes) -> Spool:
         limits = self._limits
-        return Spool(form.between, limits.answer_memory_bytes, limits.answer_bytes)
+        return Spool(between, limits.answer_memory_bytes, limits.answer_bytes)
 
     def _unchanged(self, request: Any, tag: bytes, seq: int | None) -> int:
         headers = request.responseHeaders
@@ -212,7 +217,9 @@ class Rest:
             headers.setRawHeaders(b"x-event-log", self._log_name)
 
     def _later(
-        self, reply: _Reply, reading: Deferred[Fetched[list[bytes]] | Fetched[Spool]]
+        self,
+        reply: _Reply,
+        reading: Deferred[Fetched[list[bytes]] | Fetched[Spool]] | Deferred[Fetched[Spool]],
     ) -> int:
         request = reply.request
         gone = until_gone(request, reading)

@@ -12,11 +12,13 @@ import pytest
 import zstandard
 from twisted.internet.defer import Deferred, fail
 
+from buildapi.data.logchunks import PART_BYTES
 from buildapi.errors import Stopping
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
-from buildapi.testing import WebClient, Wire, answered, in_memory_api, result_of
+from buildapi.testing import WebClient, Wire, a_log, answered, in_memory_api, result_of
 from buildapi.www import rest
+from buildapi.www.envelope import COMPACT, INDENTED
 
 JSON = {"Accept": "application/json"}
 NUMBER = 450
@@ -114,6 +116,27 @@ def test_beyond_eight_megabytes_an_answer_has_no_length(
     assert answer.body == whole
     monkeypatch.setattr(rest, "LARGEST_WITH_LENGTH", len(whole))
     assert web.get("/api/v2/builders").headers["content-length"] == str(len(whole))
+
+
+@pytest.mark.parametrize("headers", [{}, JSON])
+@pytest.mark.parametrize("query", ["", "?offset=1", "?field=firstline&field=logid", "?limit=0"])
+def test_the_contents_of_a_long_log_are_made_bit_by_bit(
+    api: BuildAPI, web: WebClient, query: str, headers: dict[str, str]
+) -> None:
+    """They are what they would be if they were made at once, as is how they are indented."""
+    text = "".join(f'{number} "ünit" {"." * 300}\n' for number in range(2000))
+    assert len(text) > PART_BYTES
+    logid = result_of(a_log(api, text))
+    path = f"logs/{logid}/contents{query}"
+    form = COMPACT if headers else INDENTED
+    ask = api.data.understood(f"logs/{logid}/contents", "")
+    expected = form.whole(ask, [form.rows(ask)([result_of(api.data.get(path))])], None, None)
+
+    answer = web.get(f"/api/v2/{path}", headers)
+
+    assert answer.body == expected
+    assert answer.headers["content-length"] == str(len(expected))
+    assert answer.headers["x-seq"] == str(api.seq())
 
 
 def test_an_answer_that_is_too_large_is_refused(short: WebClient) -> None:
