@@ -10,9 +10,11 @@ Every error that buildapi raises on purpose.
     ├── NotFound              404
     │   ├── NoSuchPath              no pattern matches
     │   └── NoSuchResource          the pattern matches, nothing is there
+    ├── Gone                  410   a position of another event log, or one that is too old
     ├── Conflict              409   the state of things does not allow it
     │   ├── CorruptValue            what is stored cannot be what it should be
     │   │   └── CorruptChunk        a piece of a log cannot be read
+    │   ├── Missed                  events that a subscriber will not get
     │   └── Overflow                a subscriber was too slow and lost events
     ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── TooMany               429   a client has as many of something as it may
@@ -116,6 +118,36 @@ class Overflow(Conflict):
         )
         self.from_seq = from_seq
         self.to_seq = to_seq
+
+
+class Missed(Conflict):
+    """
+    The events ``first`` to ``last`` are not coming; what follows them is.
+
+    why: "retention", as they have been forgotten, or "overflow", as the subscriber was too slow.
+    """
+
+    def __init__(self, first: int, last: int, why: str) -> None:
+        super().__init__(f"events {first} to {last} are not coming ({why})")
+        self.first = first
+        self.last = last
+        self.why = why
+
+
+class Gone(BuildAPIError):
+    """
+    A position in the event log cannot be gone on from.
+
+    log, oldest, newest: what this log is, and what it has.
+    """
+
+    status = 410
+
+    def __init__(self, sentence: str, log: str, oldest: int, newest: int) -> None:
+        super().__init__(sentence)
+        self.log = log
+        self.oldest = oldest
+        self.newest = newest
 
 
 class KeyReused(BuildAPIError):

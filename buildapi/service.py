@@ -32,6 +32,7 @@ from buildapi.data.gate import Gate
 from buildapi.data.state import State
 from buildapi.db.engine import Database
 from buildapi.db.groupcommit import Committed
+from buildapi.db.history import StoredEvents
 from buildapi.db.retention import Retention
 from buildapi.errors import BuildAPIError, CannotOpen, Stopping
 from buildapi.mq.bus import Bus
@@ -144,6 +145,9 @@ class BuildAPI(MultiService):
     async def _find_master(self) -> None:
         if self.database.writer is not None:
             self.mq.begin_after(self.database.writer.seq)
+            if self.data.logged:
+                ttl_s = self.settings.events.control_ttl_s
+                self.mq.history = StoredEvents(self.database, ttl_s, self.reactor.seconds)
             self.data.totals.published = self.database.writer.seq
             if self.master is not None:
                 self.masterid = await self.data.updates.findMasterId(self.master)

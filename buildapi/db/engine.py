@@ -48,7 +48,7 @@ MOST_EXILED = 1_000
 
 
 # The lanes.
-QUICK, LISTS, LOGS = "quick", "lists", "logs"
+QUICK, LISTS, LOGS, EVENTS = "quick", "lists", "logs", "events"
 
 
 class TooLarge(Exception):
@@ -119,6 +119,7 @@ class Database:
             Lane(QUICK, self.settings.quick_threads, min(QUICK_S, limit_s), TooLarge),
             Lane(LISTS, self.settings.reader_threads, limit_s, slow),
             Lane(LOGS, self.settings.log_threads, limit_s, slow),
+            Lane(EVENTS, 1, limit_s, slow),
         ]
 
     def open(self) -> Deferred[None]:

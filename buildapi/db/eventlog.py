@@ -17,9 +17,15 @@ import sqlalchemy as sa
 
 from buildapi.db.tables import buildapi_events, buildapi_log
 from buildapi.mq.event import Event
+from buildapi.mq.stream import Replay
 
 if TYPE_CHECKING:
     from buildapi.db.connect import Reader
+
+
+# What is read at a time for somebody who comes back.
+FEW = 100
+MOST_BYTES = 512 * 1024
 
 
 class Draft(NamedTuple):
@@ -82,16 +88,6 @@ def stored(reader: Reader, after: int, most: int) -> list[Event]:
     return [event(row) for row in reader.rows(_AFTER, {"after": after, "most": most})]
 
 
-class Replay(NamedTuple):
-    """
-    Events to be told again.  position: where to go on; expired events, which are not told, lie
-    before it too.
-    """
-
-    events: list[Event]
-    position: int
-
-
 def replayed(reader: Reader, after: int, most: int, now: float, control_ttl_s: float) -> Replay:
     """
     Read, for somebody who comes back, what follows ``after``: at most ``most`` events.
@@ -99,9 +95,24 @@ def replayed(reader: Reader, after: int, most: int, now: float, control_ttl_s: f
     Every road on which stored events are told reads them here: control messages that are older than
     ``control_ttl_s`` seconds at ``now`` are not among them.
     """
-    found = stored(reader, after, most)
+    found = _some(reader, after, most)
     told = [event for event in found if event.is_current(now, control_ttl_s)]
-    return Replay(told, found[-1].seq if found else after)
+    if not found:
+        return Replay([], None, after)
+    return Replay(told, found[0].seq, found[-1].seq)
+
+
+def _some(reader: Reader, after: int, most: int) -> list[Event]:
+    """Read at most ``most`` events, and not many more than MOST_BYTES of their messages."""
+    found: list[Event] = []
+    size = 0
+    while len(found) < most and size < MOST_BYTES:
+        some = stored(reader, found[-1].seq if found else after, min(FEW, most - len(found)))
+        found += some
+        size += sum(len(event.body) for event in some)
+        if len(some) < FEW:
+            break
+    return found
 
 
 def counters(reader: Reader) -> Counters:

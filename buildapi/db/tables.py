@@ -699,6 +699,18 @@ buildapi_control_audit = Table(
 )
 
 
+# How far a consumer of events, known by name, has come in the log of this identity.
+buildapi_consumers = Table(
+    "buildapi_consumers",
+    own,
+    Column("name", String(100), primary_key=True),
+    Column("log", String(36), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    # When it last said so (epoch seconds).
+    Column("at", BigInteger, nullable=False),
+)
+
+
 def _beside(name: str, *columns: Column[Any]) -> Index:
     """An index on Buildbot's table that ``metadata.create_all`` knows nothing of."""
     index = Index(name, *columns)

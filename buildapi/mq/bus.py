@@ -14,14 +14,14 @@ What it promises:
 - Who does not match costs nothing, and slash keys are not looked at while nobody listens to one.
 
 Everything here runs on the reactor's thread, and nothing waits for a listener. Who can't
-keep pace subscribes: a subscription is bounded and says when it lost something.
+keep pace subscribes: a stream is bounded, goes back to the event log when it was too slow, and can
+begin at any position of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from buildapi.errors import BadQuery, Stopping
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Consumer, Listener
-from buildapi.mq.subscription import Subscription
+from buildapi.mq.stream import Bounds, History, Slow, Stream
 from buildapi.mq.topic import (
     MAX_ELEMENTS,
     Pattern,
@@ -52,10 +52,11 @@ class Bus:
     Publish events, and hear of them.
 
     Counters since the start: ``published`` events, ``delivered`` calls of listeners, and how many
-    of these ``failed``.
+    of these ``failed``.  ``history``: the event log, if there is one to go back to.
     """
 
-    def __init__(self, last_seq: int = 0) -> None:
+    def __init__(self, last_seq: int = 0, history: History | None = None) -> None:
+        self.history = history
         self.published = 0
         self.delivered = 0
         self.failed = 0
@@ -63,7 +64,8 @@ class Bus:
         self._topics: Trie[Listener] = Trie()
         self._keys: Trie[Listener] = Trie()
         self._listeners: set[Listener] = set()
-        self._subscriptions: set[Subscription] = set()
+        self._streams: set[Stream] = set()
+        self._afterwards: deque[Callable[[], None]] = deque()
         self._numbers = count()
         self._pending: deque[Event] = deque()
         self._delivering = False
@@ -80,14 +82,9 @@ class Bus:
         return len(self._listeners)
 
     @property
-    def subscriptions(self) -> frozenset[Subscription]:
-        """The open subscriptions: their ``depth`` tells who is slow."""
-        return frozenset(self._subscriptions)
-
-    @property
-    def waiters(self) -> int:
-        """Number of subscriptions whose reader has read everything and waits."""
-        return sum(subscription.waiting for subscription in self._subscriptions)
+    def streams(self) -> frozenset[Stream]:
+        """The open streams: their ``depth`` tells who is slow."""
+        return frozenset(self._streams)
 
     def begin_after(self, seq: int) -> None:
         """Say where the event log ends at start, before anybody subscribes; never moves back."""
@@ -104,10 +101,27 @@ class Bus:
             return
         self._delivering = True
         try:
-            while self._pending:
-                self._deliver(self._pending.popleft())
+            while self._pending or self._afterwards:
+                if self._pending:
+                    self._deliver(self._pending.popleft())
+                else:
+                    self._call_afterwards(self._afterwards.popleft())
         finally:
             self._delivering = False
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back once all that is being published has been; at once, if nothing is."""
+        if self._delivering:
+            self._afterwards.append(callback)
+        else:
+            self._call_afterwards(callback)
+
+    def _call_afterwards(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001  whatever it is, the others come next
+            self.failed += 1
+            _log.failure("{callback} failed after events", callback=callback)
 
     def listen(
         self, patterns: str | Iterable[str], callback: Callable[[Event], object]
@@ -140,25 +154,42 @@ class Bus:
     def subscribe(
         self,
         patterns: str | Iterable[str],
+        since: int | None = None,
+        consumer: str | None = None,
         *,
-        max_messages: int = 10_000,
-        max_bytes: int = 8 * 2**20,
-    ) -> Subscription:
+        log: str | None = None,
+        slow: Slow = Slow.RESUME,
+        bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
+        sees: Callable[[Event], bool] = lambda _: True,
+    ) -> Stream:
         """
-        Return an async iterator of the events from now on whose topic matches.
+        Return an async iterator of the events whose topic matches: after ``since``, or from now on.
 
-        It holds at most ``max_messages`` unread events with ``max_bytes`` of bodies (one event
-        always fits); beyond that it ends with Overflow. Raises like ``listen``.
+        since: a position; the reader has everything up to it.  consumer: a name under which the
+        position is stored (``ack``): who comes back goes on there, whatever ``since`` says.
+        log: the identity of the log that the position is of.  slow: what happens when more waits
+        than ``bounds``.  sees: asked for each event, when it is told, whether it may be.
+
+        Delivery: in order, at least once; an event whose ``seq`` is not above the last one has been
+        told before.  Events that are not coming are told by Missed, once, and the next call goes on
+        behind them.  Raises like ``listen``.
         """
-        subscription = Subscription(
-            partial(self.listen, patterns),
-            self._last_seq,
-            max_messages=max_messages,
-            max_bytes=max_bytes,
-            ended=self._subscriptions.discard,
+        texts = _listed(patterns)
+        stream = Stream(
+            self,
+            self.history,
+            texts,
+            [parse_pattern(text) for text in texts],
+            since,
+            consumer=consumer,
+            log=log,
+            slow=slow,
+            bounds=bounds,
+            sees=sees,
+            ended=self._streams.discard,
         )
-        self._subscriptions.add(subscription)
-        return subscription
+        self._streams.add(stream)
+        return stream
 
     def startConsuming(
         self,
@@ -190,8 +221,8 @@ class Bus:
         Subscribers can still read what is buffered; then their iteration ends.
         """
         self._closed = True
-        for subscription in self.subscriptions:
-            subscription.end()
+        for stream in self.streams:
+            stream.end()
         for listener in tuple(self._listeners):
             listener.close()
 

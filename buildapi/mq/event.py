@@ -41,6 +41,21 @@ class Event:
         return now - self.at <= control_ttl_s or not self.topic.startswith(f"{CONTROL}.")
 
     @cached_property
+    def told(self) -> bytes:
+        """
+        The event as all roads tell it: ``{"seq": …, "topic": …, "at": …, "m": {…}}``, with ``keys``
+        if it has any; made once for all subscribers.
+        """
+        keys = b',"keys":%b' % orjson.dumps(self.keys) if self.keys else b""
+        head = (self.seq, orjson.dumps(self.topic), orjson.dumps(self.at))
+        return b'{"seq":%d,"topic":%b,"at":%b%b,"m":%b}' % (*head, keys, self.body)
+
+    @cached_property
+    def frames(self) -> dict[int | str, bytes]:
+        """What was made of it for sockets, by the name of their stream."""
+        return {}
+
+    @cached_property
     def message(self) -> dict[str, Any]:
         """The body as a dictionary; subscribers share it and must not change it."""
         message: dict[str, Any] = orjson.loads(self.body)

@@ -22,9 +22,11 @@ from zope.interface import implementer
 from buildapi.data.api import DataAPI
 from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
+from buildapi.mq.event import Event
 from buildapi.settings import Limits, Settings
 from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
+from buildapi.www.pump import MOST_FRAMES, Sub, event_frame
 from buildapi.www.ws import Client
 
 TEXT = 1
@@ -46,10 +48,15 @@ class Outbox:
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], too_slow: Callable[[], None], limits: Limits
+        self,
+        write: Callable[[bytes], None],
+        too_slow: Callable[[], None],
+        limits: Limits,
+        write_event: Callable[[Event, Sub], None],
     ) -> None:
         self.paused = False
         self._write = write
+        self._write_event = write_event
         self._too_slow = too_slow
         self._limits = limits
         self._waiting: deque[bytes] = deque()
@@ -69,6 +76,13 @@ class Outbox:
         ):
             self._forget()
             self._too_slow()
+
+    def send_event(self, event: Event, sub: Sub) -> None:
+        """Send the frame of an event, as ``send`` does."""
+        if self.paused or self._waiting:
+            self.send(event_frame(event, sub))
+        else:
+            self._write_event(event, sub)
 
     def writable(self) -> Deferred[None]:
         """Fire when the client keeps up, or has gone."""
@@ -132,9 +146,15 @@ class Socket(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
-        self.outbox = Outbox(self._write, self._too_slow, self.factory.settings.limits)
+        limits = self.factory.settings.limits
+        self.outbox = Outbox(self._write, self._too_slow, limits, self._write_event)
         self.client = Client(
-            self.factory.data, self.factory.bus, self.outbox.send, self.outbox.writable
+            self.factory.data,
+            self.factory.bus,
+            self.outbox,
+            self.factory.clock,
+            limits,
+            self._too_slow,
         )
         self.factory.open.add(self)
         # The HTTP channel that carried the handshake is still registered.
@@ -183,9 +203,21 @@ class Socket(WebSocketServerProtocol):
             # Not sendMessage, which holds what we send to the limit for what clients send.
             self.sendFrame(opcode=TEXT, payload=payload)
 
-    def _too_slow(self) -> None:
+    def _write_event(self, event: Event, sub: Sub) -> None:
+        if self.state != WebSocketProtocol.STATE_OPEN:
+            return
+        frame = event.frames.get(sub)
+        if frame is None:
+            frame = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi
+            if len(event.frames) < MOST_FRAMES:
+                event.frames[sub] = frame
+        # Not sendPreparedMessage, which composes a line for the log of every frame.
+        self.transport.write(frame)
+
+    def _too_slow(self, reason: str = "this client reads too slowly; connect again") -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:
-            self.sendClose(TOO_SLOW, "this client reads too slowly; connect again")
+            # A close frame has room for 123 bytes.
+            self.sendClose(TOO_SLOW, reason.encode()[:120].decode("utf-8", "ignore"))
             self._end()
 
 
@@ -229,6 +261,7 @@ class Sockets(WebSocketServerFactory):
         self.data = data
         self.bus = bus
         self.admission = Admission(settings.limits)
+        self.clock = reactor
         self.open: set[Socket] = set()
         self.closing: Deferred[None] | None = None
         self._cors = cors

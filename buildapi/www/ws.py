@@ -7,6 +7,8 @@ repeats the ``_id``:
     {"cmd": "ping", "_id": 1}                                 {"msg": "pong", "code": 200, "_id": 1}
     {"cmd": "startConsuming", "path": "builds/*/new", "_id": 2}
     {"cmd": "stopConsuming", "path": "builds/*/new", "_id": 3}
+    {"cmd": "hello", "_id": 9}                                who we are, and what the log has
+    {"cmd": "subscribe", "topic": "build.#", "_id": 7}        events by position: see ``pump``
     {"cmd": "followLog", "logid": 60, "offset": 0, "_id": 4}  see ``follow``
     {"cmd": "unsubscribe", "sub": 4, "_id": 5}                nothing more of it follows
 
@@ -24,10 +26,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,17 +42,31 @@ from buildapi.errors import BadRequest, BuildAPIError, Conflict, NotFound
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
+from buildapi.mq.stream import Bounds, Slow
 from buildapi.mq.topic import is_dotted
+from buildapi.settings import Limits
 from buildapi.www.follow import Follower, Target, target
+from buildapi.www.pump import Out, Pump, Sub
 
 # Subscriptions and streams together.
 MOST_SUBSCRIPTIONS = 1_000
+MOST_TOPICS = 100
+VERSION = version("buildapi")
 
 _log = Logger()
 
 
 class NoSuchCommand(NotFound):
     """The frame's ``cmd`` is none of ours."""
+
+
+class Streaming(Protocol):
+    """Something that goes on after its command: a stream of events, a follower."""
+
+    sub: Sub
+
+    def stop(self) -> None:
+        """Send nothing more."""
 
 
 class Reply(NamedTuple):
@@ -60,6 +79,8 @@ class Reply(NamedTuple):
 # Each command with the arguments that it may have besides cmd and _id.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ping": (),
+    "hello": (),
+    "subscribe": ("topic", "topics", "since", "log", "slow"),
     "startConsuming": ("path",),
     "stopConsuming": ("path",),
     "followLog": ("logid", "path", "offset"),
@@ -71,27 +92,33 @@ class Client:
     """
     The conversation with one client.
 
-    out: sends a frame.  writable: gives a Deferred that fires when the client keeps up.
+    out: the way to the client.  too_slow: closes the connection, with the reason.
     """
 
     def __init__(
         self,
         data: DataAPI,
         bus: Bus,
-        out: Callable[[bytes], None],
-        writable: Callable[[], Deferred[None]],
+        out: Out,
+        clock: IReactorTime,
+        limits: Limits,
+        too_slow: Callable[[str], None],
     ) -> None:
         self._data = data
         self._bus = bus
         self._out = out
-        self._writable = writable
+        self._clock = clock
+        self._limits = limits
+        self._too_slow = too_slow
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
-        self._streams: dict[int | str, Follower] = {}
+        self._streams: dict[Sub, Streaming] = {}
         self._turns = DeferredLock()
         self._closed = False
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "ping": self._ping,
+            "hello": self._hello,
+            "subscribe": self._subscribe,
             "startConsuming": self._start_consuming,
             "stopConsuming": self._stop_consuming,
             "followLog": self._follow_log,
@@ -119,7 +146,7 @@ class Client:
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame."""
         if not self._closed:
-            self._out(orjson.dumps(frame))
+            self._out.send(orjson.dumps(frame))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -129,13 +156,13 @@ class Client:
         Without turns all streams of a slow client would read on at once, and each hold a part.
         """
         async with self._turns:
-            await self._writable()
+            await self._out.writable()
             yield
 
     def _tell(self, key: str, event: Event) -> None:
         if self._data.gate.sees(self.identity, event):
             # The body was serialised once, for all subscribers.
-            self._out(b'{"k":%b,"m":%b}' % (orjson.dumps(key), event.body))
+            self._out.send(b'{"k":%b,"m":%b}' % (orjson.dumps(key), event.body))
 
     async def _answered(self, payload: bytes) -> None:
         ident: Any = None
@@ -166,6 +193,63 @@ class Client:
     async def _ping(self, frame: dict[str, Any]) -> Reply:  # noqa: ARG002  one signature for all
         return Reply({"msg": "pong"})
 
+    async def _hello(self, frame: dict[str, Any]) -> Reply:  # noqa: ARG002  one signature for all
+        extent = await self._bus.history.extent() if self._bus.history is not None else None
+        return Reply(
+            {
+                "server": "buildapi",
+                "version": VERSION,
+                "log": extent and extent.log,
+                "seq": extent and extent.newest,
+                "oldest": extent and extent.oldest,
+                "limits": asdict(self._limits),
+            }
+        )
+
+    async def _subscribe(self, frame: dict[str, Any]) -> Reply:
+        sub = self._free_name(frame)
+        if self._bus.history is None:
+            raise Conflict(
+                "there is no event log here to subscribe to: another program writes the database, "
+                "or it was opened for reading only; startConsuming works"
+            )
+        since = frame.get("since")
+        if since is not None and _integer(since, "since") < 0:
+            raise BadRequest("Invalid method argument 'since': positions begin with 0")
+        stream = self._bus.subscribe(
+            _topics(frame),
+            since,
+            log=_optional_text(frame, "log"),
+            slow=_slow(frame),
+            bounds=Bounds(self._limits.subscription_messages, self._limits.subscription_bytes),
+            sees=lambda event: self._data.gate.sees(self.identity, event),
+        )
+        pump = Pump(
+            sub,
+            stream,
+            self._out,
+            self._clock,
+            self._too_slow,
+            lambda failure: self._broken(failure, sub),
+        )
+        # The name is taken from now on: another command may come while the log is looked at.
+        self._streams[sub] = pump
+        try:
+            await stream.begin()
+        except BaseException:
+            pump.stop()
+            self._forget(pump)
+            raise
+        return Reply({"seq": stream.position}, pump.start)
+
+    def _free_name(self, frame: dict[str, Any]) -> Sub:
+        """Return the name that a new stream gets; Conflict if there is one of it, or too many."""
+        sub = _sub(frame, "_id")
+        if sub in self._streams:
+            raise Conflict(f"_id {sub} is the name of a stream already; choose another")
+        self._check_room()
+        return sub
+
     async def _start_consuming(self, frame: dict[str, Any]) -> Reply:
         path = _path(frame)
         if path not in self._consumers:
@@ -187,9 +271,7 @@ class Client:
         return Reply({})
 
     async def _follow_log(self, frame: dict[str, Any]) -> Reply:
-        sub = _sub(frame, "_id")
-        if sub in self._streams:
-            raise Conflict(f"_id {sub} is the name of a stream already; choose another")
+        sub = self._free_name(frame)
         logid, path = frame.get("logid"), frame.get("path")
         offset = _integer(frame.get("offset", 0), "offset")
         if (logid is None) == (path is None):
@@ -198,7 +280,6 @@ class Client:
             _integer(logid, "logid")
         else:
             _path(frame)
-        self._check_room()
         follower = Follower(self._data, self._bus, self.identity, self, sub, offset)
         # The name is taken from now on: another command may come while the log is looked up.
         self._streams[sub] = follower
@@ -211,21 +292,21 @@ class Client:
 
     def _begin(self, follower: Follower, found: Target) -> None:
         streaming = follower.follow(found)
-        streaming.addErrback(self._broken, follower)
+        streaming.addErrback(self._broken, follower.sub)
         streaming.addCallback(lambda _: self._forget(follower))
 
-    def _broken(self, failure: Failure, follower: Follower) -> None:
+    def _broken(self, failure: Failure, sub: Sub) -> None:
         code, sentence = 500, "an internal error; the server's log has it"
         if isinstance(failure.value, BuildAPIError):
             code, sentence = failure.value.status, failure.value.sentence
         else:
             _log.failure("a stream broke", failure)
-        self.send({"sub": follower.sub, "error": sentence, "code": code})
+        self.send({"sub": sub, "error": sentence, "code": code})
 
-    def _forget(self, follower: Follower) -> None:
+    def _forget(self, stream: Streaming) -> None:
         """Free the name of a stream, unless another one has it by now."""
-        if self._streams.get(follower.sub) is follower:
-            del self._streams[follower.sub]
+        if self._streams.get(stream.sub) is stream:
+            del self._streams[stream.sub]
 
     async def _unsubscribe(self, frame: dict[str, Any]) -> Reply:
         stream = self._streams.pop(_sub(frame, "sub"), None)
@@ -271,6 +352,33 @@ def _integer(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadRequest(f"Invalid method argument '{name}': an integer is wanted")
     return value
+
+
+def _topics(frame: dict[str, Any]) -> list[str]:
+    one, several = frame.get("topic"), frame.get("topics")
+    if (one is None) == (several is None):
+        raise BadRequest("Invalid method argument 'topic': subscribe wants it, or topics")
+    found = [one] if several is None else several
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise BadRequest("Invalid method argument 'topics': a list of texts is wanted")
+    if not 0 < len(found) <= MOST_TOPICS:
+        raise BadRequest(f"Invalid method argument 'topics': 1 to {MOST_TOPICS} are wanted")
+    return found
+
+
+def _optional_text(frame: dict[str, Any], name: str) -> str | None:
+    value = frame.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"Invalid method argument '{name}': a text is wanted")
+    return value
+
+
+def _slow(frame: dict[str, Any]) -> Slow:
+    try:
+        return Slow(frame.get("slow", "resume"))
+    except ValueError:
+        known = ", ".join(one.value for one in Slow)
+        raise BadRequest(f"Invalid method argument 'slow': it is one of {known}") from None
 
 
 def _sub(frame: dict[str, Any], name: str) -> int | str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from buildapi.db.eventlog import Draft, Replay, replayed
+from buildapi.db.eventlog import Draft, replayed
 from buildapi.db.transaction import Tx
 from buildapi.mq.event import Event
+from buildapi.mq.stream import Replay
 from buildapi.service import BuildAPI
 from buildapi.settings import Events, Settings
 from buildapi.testing import NOON, in_memory_api, result_of
@@ -74,9 +75,9 @@ def test_what_is_not_told_is_passed_all_the_same() -> None:
     kit.say("build.1.new", "control.build.1.stop", "control.build.1.stop", "build.1.finished")
     kit.clock.advance(TTL_S + 1)
 
-    assert kit.replay(after=1, most=2) == Replay([], 3)
+    assert kit.replay(after=1, most=2) == Replay([], 2, 3)
     assert topics(kit.replay(after=3, most=2)) == ["build.1.finished"]
-    assert kit.replay(after=4) == Replay([], 4)
+    assert kit.replay(after=4) == Replay([], None, 4)
 
 
 @pytest.mark.parametrize("topic", ["controlled.1.new", "build.control.new", "control"])

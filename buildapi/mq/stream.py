@@ -1,0 +1,477 @@
+"""
+A stream of events from a position: first what the event log has, then what comes.
+
+A position means "I have everything up to and including this ``seq``".  Whoever keeps the position
+of what he was told last, and comes back with it, misses nothing and gets nothing twice.
+
+What comes while nobody takes it waits in a buffer with bounds.  When that is full the subscriber's
+choice decides:
+
+    resume   what waits is forgotten, and read from the log as soon as somebody takes again
+    latest   only the newest event of each topic is kept; a gap says what is not coming
+    close    the stream ends with Overflow
+
+The publisher never waits for anybody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+
+from buildapi.errors import Conflict, Gone, Missed, Overflow
+from buildapi.mq.event import Event
+from buildapi.mq.listener import Listener
+from buildapi.mq.topic import Pattern, matches, split_topic
+
+# How many stored events are read at a time.
+PORTION = 1_000
+
+
+class Slow(Enum):
+    """What a full buffer does."""
+
+    RESUME = "resume"
+    LATEST = "latest"
+    CLOSE = "close"
+
+
+class Gap(NamedTuple):
+    """The events ``first`` to ``last`` are not coming.  why: "retention" or "overflow"."""
+
+    first: int
+    last: int
+    why: str
+
+
+class Synced(NamedTuple):
+    """All that was stored has been told; what follows is new."""
+
+    seq: int
+
+
+Item = Event | Gap | Synced
+
+
+class Replay(NamedTuple):
+    """
+    Events to be told again.
+
+    begin: the first position that the log had of those asked for, expired ones included; None if it
+    had none.  position: where to go on.
+    """
+
+    events: list[Event]
+    begin: int | None
+    position: int
+
+
+class Extent(NamedTuple):
+    """What the log has now.  log: its identity.  oldest: the first event that is kept."""
+
+    log: str
+    oldest: int
+    newest: int
+
+
+class History(Protocol):
+    """The event log, as streams need it."""
+
+    def extent(self) -> Deferred[Extent]:
+        """Say what the log has."""
+
+    def replayed(self, after: int, most: int) -> Deferred[Replay]:
+        """Read at most ``most`` events after a position."""
+
+    def consumed(self, consumer: str) -> Deferred[int | None]:
+        """Read the position of a named consumer; None if it has none."""
+
+    def consume(self, consumer: str, seq: int) -> Deferred[None]:
+        """Store the position of a named consumer; it never moves back."""
+
+
+class Feed(Protocol):
+    """Where new events come from: the bus."""
+
+    @property
+    def last_seq(self) -> int:
+        """The newest position that was published."""
+
+    def listen(self, patterns: Iterable[str], callback: Callable[[Event], object]) -> Listener:
+        """Call back for every event that matches."""
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back once all that is being published has been."""
+
+
+class Bounds(NamedTuple):
+    """What may wait in a buffer: events, and bytes of their bodies."""
+
+    messages: int = 10_000
+    size: int = 8 * 2**20
+
+
+def checked(since: int, extent: Extent, log: str | None = None) -> None:
+    """Raise Gone for a position of another log, or one that this log has not reached."""
+    if log is not None and log != extent.log:
+        raise Gone(f"position {since} is of the event log {log}; this one is {extent.log}", *extent)
+    if since > extent.newest:
+        raise Gone(
+            f"position {since} is of another event log: this one has reached {extent.newest}",
+            *extent,
+        )
+
+
+class Buffer:
+    """
+    The events that came and were not taken yet.
+
+    ``lost``: the newest position that was dropped since ``refill``; None if nothing was.
+    """
+
+    def __init__(self, slow: Slow, bounds: Bounds) -> None:
+        self.slow = slow
+        self.lost: int | None = None
+        self.first_lost = 0
+        self.dropped = 0
+        self._bounds = bounds
+        self._events: deque[Event] = deque()
+        self._newest: dict[str, Event] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Count the events that wait."""
+        return len(self._events) + len(self._newest)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the bodies that wait."""
+        return self._bytes
+
+    def add(self, event: Event) -> bool:
+        """Keep an event; false if it was not."""
+        if self.lost is None and self._has_room(event):
+            self._events.append(event)
+            self._bytes += len(event.body)
+            return True
+        self._lose(event)
+        if self.slow is not Slow.LATEST:
+            return False
+        self._keep_newest(event)
+        return True
+
+    def take(self, most_bytes: int) -> list[Event]:
+        """Return the events in order: one at least, and no more than have so many bytes."""
+        if self._newest:
+            self._events = deque(sorted(self._newest.values(), key=lambda event: event.seq))
+            self._newest.clear()
+        self.lost = None
+        found, size = [], 0
+        while self._events and size < most_bytes:
+            event = self._events.popleft()
+            found.append(event)
+            size += len(event.body)
+        self._bytes -= size
+        return found
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._events.clear()
+        self._newest.clear()
+        self._bytes = 0
+        self.lost = None
+
+    def _has_room(self, event: Event) -> bool:
+        # One event always fits, or a big one would never come through.
+        return not self._events or (
+            len(self._events) < self._bounds.messages
+            and self._bytes + len(event.body) <= self._bounds.size
+        )
+
+    def _lose(self, event: Event) -> None:
+        if self.lost is None:
+            waiting, self._events = self._events, deque()
+            self.first_lost = waiting[0].seq if waiting else event.seq
+            self.dropped += len(waiting)
+            self._bytes = 0
+            if self.slow is Slow.LATEST:
+                for one in waiting:
+                    self._keep_newest(one)
+        self.dropped += 1
+        self.lost = event.seq
+
+    def _keep_newest(self, event: Event) -> None:
+        older = self._newest.pop(event.topic, None)
+        self._bytes += len(event.body) - (len(older.body) if older is not None else 0)
+        self._newest[event.topic] = event
+        while len(self._newest) > 1 and (
+            len(self._newest) > self._bounds.messages or self._bytes > self._bounds.size
+        ):
+            # Topics are as many as builds: the oldest go.
+            oldest = next(iter(self._newest))
+            self._bytes -= len(self._newest.pop(oldest).body)
+
+
+class Stream(AsyncIterator[Event]):
+    """
+    Events that match, in order, for one reader: ``take`` and ``catch_up``, or ``async for``.
+
+    ``consumer``: the name under which the position is stored, if it is.
+    ``ready``: called on the reactor thread when there is something to take, once until it is taken.
+    Made by ``Bus.subscribe``.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        history: History | None,
+        patterns: Iterable[str],
+        parsed: Iterable[Pattern],
+        since: int | None,
+        *,
+        consumer: str | None = None,
+        log: str | None = None,
+        slow: Slow = Slow.RESUME,
+        bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
+        sees: Callable[[Event], bool] = lambda _: True,
+        ended: Callable[[Stream], None] = lambda _: None,
+    ) -> None:
+        self.consumer = consumer
+        self.gaps = 0
+        self.told = 0
+        self.closed = False
+        self.ready: Callable[[], None] = lambda: None
+        self._log = log
+        self._position = self._handed = feed.last_seq if since is None else since
+        self._feed = feed
+        self._history = history
+        self._patterns = tuple(patterns)
+        self._parsed = tuple(parsed)
+        self._sees = sees
+        self._ended = ended
+        # Without a log there is nothing to go back to.
+        self._buffer = Buffer(slow if history or slow is not Slow.RESUME else Slow.CLOSE, bounds)
+        self._starting = consumer is not None or since is not None
+        self._synced = False
+        self._rung = False
+        self._overflow: Overflow | None = None
+        self._arrival: Deferred[None] | None = None
+        self._items: deque[Item] = deque()
+        self._live_after = 0
+        self._listener: Listener = self._listening()
+
+    @property
+    def position(self) -> int:
+        """All events up to it have been handed out, or concern the reader not."""
+        return self._handed if self._items else self._position
+
+    @property
+    def depth(self) -> int:
+        """Number of events that wait to be taken."""
+        return len(self._buffer) + len(self._items)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the messages that wait."""
+        return self._buffer.size
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that did not fit into the buffer; with ``resume`` they come later."""
+        return self._buffer.dropped
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether ``catch_up`` has to read from the log before there is anything to take."""
+        return not self.closed and (self._starting or self._position < self._live_after)
+
+    @property
+    def bookmark(self) -> int:
+        """The position that the reader may go on from, though nothing was told."""
+        caught_up = not (self.is_behind or len(self._buffer) or self._buffer.lost)
+        return max(self.position, self._feed.last_seq) if caught_up else self.position
+
+    async def begin(self) -> None:
+        """
+        Find where to go on; ``catch_up`` does it, if nobody did before.
+
+        Fails with Gone if the position is of another log, or from the future, with Conflict where
+        there is no log.
+        """
+        if not self._starting:
+            return
+        if self._history is None:
+            raise Conflict("there is no event log here, so there are no positions")
+        if self.consumer is not None:
+            await self._go_on(self._history, self.consumer)
+        elif self._position != self._feed.last_seq or self._log is not None:
+            checked(self._position, await self._history.extent(), self._log)
+        self._starting = False
+
+    def take(self, most_bytes: int = 2**62) -> list[Item]:
+        """
+        Return what has come and was not taken yet; nothing, while ``is_behind``.
+
+        most_bytes: stop when the bodies of the events are so long; the rest is for the next time.
+
+        Raises Overflow once a reader that wants to be closed was too slow.
+        """
+        self._rung = False
+        if self._overflow is not None:
+            raise self._overflow
+        if self._buffer.lost is not None and self._buffer.slow is Slow.RESUME:
+            self._start_over()
+        if self.is_behind:
+            return []
+        items: list[Item] = []
+        if not self._synced:
+            self._synced = True
+            items.append(Synced(self._position))
+        if self._buffer.lost is not None:
+            items.append(self._gap(self._buffer.first_lost, self._buffer.lost, "overflow"))
+        if len(self._buffer):
+            waiting = self._buffer.take(most_bytes)
+            newest = waiting[-1].seq
+            events = [event for event in waiting if self._sees(event)]
+            self.told += len(events)
+            items += events
+            self._position = max(self._position, newest)
+        return items
+
+    async def catch_up(self) -> list[Item]:
+        """
+        Read from the log what was stored after the position: a portion of it.
+
+        Fails with Gone if the position is none of this log.
+        """
+        await self.begin()
+        if self._history is None or not self.is_behind:
+            return []
+        found = await self._history.replayed(self._position, PORTION)
+        if self.closed:
+            return []
+        last, expected = self._live_after, self._position + 1
+        # If the log has none of them any more, all have been forgotten.
+        begin = last + 1 if found.begin is None else min(found.begin, last + 1)
+        items: list[Item] = []
+        if begin > expected:
+            items.append(self._gap(expected, begin - 1, "retention"))
+        events = [e for e in found.events if e.seq <= last and self._wants(e) and self._sees(e)]
+        self.told += len(events)
+        self._position = max(min(found.position, last), begin - 1)
+        return [*items, *events]
+
+    def close(self) -> None:
+        """End: nothing more is told."""
+        if self.closed:
+            return
+        self.closed = True
+        self._listener.close()
+        self._buffer.clear()
+        self._items.clear()
+        self._ended(self)
+        self._wake()
+
+    def end(self) -> None:
+        """Take no more events; ``async for`` ends when those that wait have been read."""
+        self._listener.close()
+        self._wake()
+
+    async def __anext__(self) -> Event:
+        """
+        Wait for the next event.
+
+        Raises Missed for events that are not coming (the next call goes on behind them), Overflow
+        for a reader who wants to be closed when he is slow, StopAsyncIteration after ``close``.
+        """
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                if isinstance(item, Event):
+                    self._handed = item.seq
+                    return item
+                if isinstance(item, Gap):
+                    self._handed = item.last
+                    raise Missed(*item)
+            if self.closed:
+                raise StopAsyncIteration
+            self._items.extend(await self.catch_up() if self.is_behind else self.take())
+            if self._items or self.is_behind:
+                continue
+            if self._listener.closed:
+                raise StopAsyncIteration
+            await self._next_arrival()
+
+    def ack(self, seq: int | None = None) -> Deferred[None]:
+        """
+        Store the position of a named consumer: it has done with all up to ``seq``.
+
+        seq: by default that of the event handed out last.  Fires once it is durable.
+        """
+        if self.consumer is None or self._history is None:
+            raise Conflict("only a consumer with a name has a position that is stored")
+        return self._history.consume(self.consumer, self.position if seq is None else seq)
+
+    async def _go_on(self, history: History, consumer: str) -> None:
+        """Go on where a named consumer was; a new one begins where it says, or now."""
+        stored = await history.consumed(consumer)
+        position = self._position if stored is None else stored
+        checked(position, await history.extent(), self._log)
+        if stored is None:
+            # From now on it is known, and misses nothing.
+            await history.consume(consumer, position)
+        self._position = self._handed = position
+
+    def _listening(self) -> Listener:
+        self._live_after = self._feed.last_seq
+        return self._feed.listen(self._patterns, self._offer)
+
+    def _start_over(self) -> None:
+        """Go back to the log: what waited was too much."""
+        self._buffer.clear()
+        self._listener = self._listening()
+
+    def _offer(self, event: Event) -> None:
+        if event.seq <= self._position:
+            return
+        if not self._buffer.add(event):
+            # Nothing that comes now can be kept: the publisher need not try.
+            self._listener.close()
+            if self._buffer.slow is Slow.CLOSE:
+                self._overflow = Overflow(self._position + 1, event.seq)
+        if not self._rung:
+            self._rung = True
+            self._feed.soon(self._ring)
+
+    def _ring(self) -> None:
+        self.ready()
+        self._wake()
+
+    def _gap(self, first: int, last: int, why: str) -> Gap:
+        self.gaps += 1
+        return Gap(first, last, why)
+
+    def _wants(self, event: Event) -> bool:
+        words = split_topic(event.topic)
+        return any(matches(pattern, words) for pattern in self._parsed)
+
+    def _next_arrival(self) -> Deferred[None]:
+        if self._arrival is not None:
+            raise RuntimeError("this stream has a reader that waits already")
+        if self._rung:
+            return succeed(None)
+
+        def cancelled(_: Deferred[None]) -> None:
+            self._arrival = None
+
+        self._arrival = Deferred(cancelled)
+        return self._arrival
+
+    def _wake(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.callback(None)

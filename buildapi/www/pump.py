@@ -1,0 +1,163 @@
+"""
+Events to a WebSocket: what a stream has goes out as fast as the client reads, and no faster.
+
+    {"cmd": "subscribe", "topic": "build.*.step.#", "since": 81234, "_id": 7}
+
+    {"msg": "OK", "code": 200, "_id": 7, "seq": 81234}
+    {"sub": 7, "seq": 81235, "topic": "build.10.step.2.new", "at": 1795231924.381, "m": {…}}
+    {"sub": 7, "synced": 81235}                             all that was stored has been told
+    {"sub": 7, "bookmark": 81240}                           idle: the client may go on from here
+    {"sub": 7, "gap": {"from": 1, "to": 90, "why": "retention"}}
+
+A frame of an event is made once for all clients that have the same name for their stream.  While a
+client does not read, its events wait in the stream, within its bounds, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from buildapi.errors import Overflow
+from buildapi.mq.event import Event
+from buildapi.mq.stream import Gap, Item, Stream, Synced
+
+# An idle stream tells its position at least so often.
+BOOKMARK_EVERY_S = 30.0
+# What is taken from a stream at a time: about as much as the transport takes before it says stop.
+SLICE_BYTES = 64 * 1024
+# So many names of streams share the frames of an event; one socket has seldom more.
+MOST_FRAMES = 64
+
+Sub = int | str
+
+
+class Out(Protocol):
+    """The way to a client."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client does not keep up."""
+
+    def send(self, payload: bytes) -> None:
+        """Send a frame."""
+
+    def send_event(self, event: Event, sub: Sub) -> None:
+        """Send the frame of an event."""
+
+    def writable(self) -> Deferred[None]:
+        """Fire when the client keeps up, or has gone."""
+
+
+def event_frame(event: Event, sub: Sub) -> bytes:
+    """Return an event as the stream ``sub`` tells it."""
+    return b'{"sub":%b,%b' % (orjson.dumps(sub), event.told[1:])
+
+
+def item_frame(item: Gap | Synced, sub: Sub) -> bytes:
+    """Return what is no event as the stream ``sub`` tells it."""
+    if isinstance(item, Synced):
+        return orjson.dumps({"sub": sub, "synced": item.seq})
+    gap = {"from": item.first, "to": item.last, "why": item.why}
+    return orjson.dumps({"sub": sub, "gap": gap})
+
+
+class Pump:
+    """
+    Sends the items of one stream.
+
+    sub: the client's name for it.  too_slow: called with the reason when a client that wants it is
+    to be closed.  broken: called with what went wrong; the stream has ended then.
+    """
+
+    def __init__(
+        self,
+        sub: Sub,
+        stream: Stream,
+        out: Out,
+        clock: IReactorTime,
+        too_slow: Callable[[str], None],
+        broken: Callable[[Failure], None],
+    ) -> None:
+        self.sub = sub
+        self.stream = stream
+        self._out = out
+        self._clock = clock
+        self._too_slow = too_slow
+        self._broken = broken
+        self._busy = False
+        self._said = stream.position
+        self._idle: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self.stream.ready = self._flush
+        self._idle = self._clock.callLater(BOOKMARK_EVERY_S, self._bookmark)
+        self._flush()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.stream.close()
+        if self._idle is not None and self._idle.active():
+            self._idle.cancel()
+
+    def _flush(self) -> None:
+        """Send what there is, until the client does not keep up or there is nothing more."""
+        stream, out = self.stream, self._out
+        while not (self._busy or stream.closed):
+            if out.paused:
+                self._after(out.writable(), lambda _: None)
+                return
+            if stream.is_behind:
+                self._after(Deferred.fromCoroutine(stream.catch_up()), self._send)
+                continue
+            try:
+                items = stream.take(SLICE_BYTES)
+            except Overflow as error:
+                self.stop()
+                self._too_slow(error.sentence)
+                return
+            if not items and not stream.is_behind:
+                return
+            self._send(items)
+
+    def _send(self, items: list[Item]) -> None:
+        out, sub = self._out, self.sub
+        for item in items:
+            if isinstance(item, Event):
+                out.send_event(item, sub)
+            else:
+                out.send(item_frame(item, sub))
+
+    def _after(self, waiting: Deferred[Any], then: Callable[[Any], None]) -> None:
+        """Go on when something has come; at once, if it is there."""
+        self._busy = True
+
+        def came(result: Any) -> None:
+            self._busy = False
+            if not self.stream.closed:
+                then(result)
+
+        waiting.addCallback(came)
+        if not self._busy:
+            waiting.addErrback(self._failed)
+            return
+        waiting.addCallbacks(lambda _: self._flush(), self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self._busy = False
+        if not self.stream.closed:
+            self.stop()
+            self._broken(failure)
+
+    def _bookmark(self) -> None:
+        position = self.stream.bookmark
+        if position > self._said and not self._busy:
+            self._out.send(orjson.dumps({"sub": self.sub, "bookmark": position}))
+        self._said = position
+        self._idle = self._clock.callLater(BOOKMARK_EVERY_S, self._bookmark)
