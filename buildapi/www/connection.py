@@ -52,7 +52,7 @@ class Outbox:
         write: Callable[[bytes], None],
         too_slow: Callable[[], None],
         limits: Limits,
-        write_event: Callable[[Event, Sub], None],
+        write_event: Callable[[Event, Sub], None] | None = None,
     ) -> None:
         self.paused = False
         self._write = write
@@ -79,7 +79,7 @@ class Outbox:
 
     def send_event(self, event: Event, sub: Sub) -> None:
         """Send the frame of an event, as ``send`` does."""
-        if self.paused or self._waiting:
+        if self.paused or self._waiting or self._write_event is None:
             self.send(event_frame(event, sub))
         else:
             self._write_event(event, sub)
