@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # pattern that fits says where it lives.
 LAYERS = (
     ("data", "db", "docs", "mq", "www"),  # an __init__.py that is only its docstring
-    ("errors", "mq.event", "mq.topic", "data.storedjson", "data.values"),
+    ("errors", "histogram", "mq.event", "mq.topic", "data.storedjson", "data.values"),
     ("data.formfields", "data.forcefields", "db.compression"),
     ("settings", "data.gate", "db.tables", "db.chunks", "db.hashes"),
     ("db.connect", "db.spelling"),

@@ -4,8 +4,8 @@ The one place where rights are decided.
 Every road (REST, JSON-RPC, WebSocket, raw logs, calls made in process for a client) asks here, per
 resource and per event, with the identity of who asks. Pure: no I/O, no state.
 
-Today's rules: reading is free; control and everything that changes state, and reading the audit of
-control calls, is allowed where the server listens on loopback only.
+Today's rules: reading is free; control and everything that changes state, reading the audit of
+control calls and the figures of operators, is allowed where the server listens on loopback only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Action(Enum):
     READ = "read"
     CONTROL = "control"
     AUDIT = "audit"
+    METRICS = "reading metrics"
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,10 @@ class Connector(ABC):
             return Unavailable(f"the database is not available: {sentence(error)}; try again later")
         return self.refusal(error) or error
 
+    @abstractmethod
+    def sizes(self, connection: Any) -> dict[str, int]:
+        """Return how many bytes the database has, by file or by table."""
+
     def quoted(self, name: str) -> str:
         """Return the name of a column or table as it may stand in a statement."""
         return self.dialect.identifier_preparer.quote(name)

@@ -99,7 +99,7 @@ class Database:
         self._readers: Readers | None = None
         if from_thread is not None:
             self._readers = Readers(self.connector, from_thread, self._lanes())
-        self._retention = Retention([_forgetting(events or Events())], self.write, reactor)
+        self.retention = Retention([_forgetting(events or Events())], self.write, reactor)
         self._inline: Reader | None = None
         # Makes all reads where there are no threads.
         self._here: Reader | None = None
@@ -174,7 +174,7 @@ class Database:
         if self._readers is not None:
             self._readers.start()
         if self.writer is not None:
-            self._retention.start()
+            self.retention.start()
 
     def _not_opened(self, failure: Failure) -> Failure:
         if self.writer is not None:
@@ -192,6 +192,11 @@ class Database:
         if self.writer is None:
             return fail(CannotOpen("the database was opened read-only; nothing can be changed"))
         return self.writer.submit(body)
+
+    @property
+    def waiting_reads(self) -> dict[str, int]:
+        """How many reads wait for a thread, by lane."""
+        return self._readers.waiting if self._readers is not None else {}
 
     def read(self, work: Callable[[Reader], T], lane: str = LISTS) -> Deferred[T]:
         """
@@ -268,7 +273,7 @@ class Database:
 
     async def _close(self) -> None:
         self._is_open = False
-        self._retention.stop()
+        self.retention.stop()
         # Reads first: a long text on its way into a log is cut in the pool, then written.
         if self._readers is not None:
             await self._readers.stop()

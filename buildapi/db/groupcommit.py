@@ -29,10 +29,15 @@ from buildapi.db import eventlog
 from buildapi.db.connect import Connector, Reader
 from buildapi.db.transaction import Announce, Tx
 from buildapi.errors import Stopping, Unavailable
+from buildapi.histogram import Histogram
 from buildapi.mq.event import Event
 
 T = TypeVar("T")
 Body = Callable[[Tx], T]
+
+# Upper bounds of what is counted together.
+DURATIONS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 RETRY_DELAYS_S = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -72,6 +77,7 @@ class GroupCommit:
     clock: seconds since the epoch.  announce: makes changes into events.  patience_s: how long a
     busy or lost database is tried again.  alone: nobody else writes, so that what was written
     need not be read again.  ``seq``: the position of the newest event.
+    ``durations`` (seconds) and ``sizes`` (bodies) of the transactions that were committed.
     """
 
     _log = Logger()
@@ -94,6 +100,8 @@ class GroupCommit:
         self._connection: Any = None
         self._memory: dict[Any, Any] = {}
         self.seq = 0
+        self.durations = Histogram(DURATIONS_S)
+        self.sizes = Histogram(SIZES)
         self._batch = 0
 
     def open(self) -> None:
@@ -162,6 +170,7 @@ class GroupCommit:
 
     def _transaction(self, jobs: list[Job], run: Callable[[Tx, Job], None]) -> Committed:
         connection = self._connected()
+        began = monotonic()
         if not self._alone:
             self._memory.clear()
         try:
@@ -177,6 +186,8 @@ class GroupCommit:
             self._roll_back()
             raise
         self._commit(connection, batch)
+        self.durations.observe(monotonic() - began)
+        self.sizes.observe(len(jobs))
         self.seq, self._batch = tx.seq, batch
         return Committed(tx.events, tx.touched, tx.seq)
 

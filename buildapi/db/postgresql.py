@@ -34,6 +34,11 @@ _INTERRUPTED = "57014"
 _WRONG_DATA = "22"
 _NOT_ALLOWED_DATA = "23"
 
+_SIZES = (
+    "SELECT relname, pg_total_relation_size(oid) FROM pg_class"
+    " WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+)
+
 
 class _Int64(sa.BigInteger):
     """
@@ -138,6 +143,10 @@ class PostgreSQL(Server):
         cursor = connection.execute(returning.sql, values)
         # A few tables have no key, so nothing is returned.
         return int(cursor.fetchone()[0]) if cursor.description else 0
+
+    def sizes(self, connection: Any) -> dict[str, int]:
+        """Return how many bytes each table has, its indexes and long texts included."""
+        return dict(connection.execute(_SIZES).fetchall())
 
     def in_transaction(self, connection: Any) -> bool:
         """Say whether a transaction is open, sound or not."""

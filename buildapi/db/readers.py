@@ -98,6 +98,11 @@ class Readers:
         self._queues[lane].put(reading)
         return reading.done
 
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many reads no thread has begun with, by lane."""
+        return {name: queue.qsize() for name, queue in self._queues.items()}
+
     def stop(self) -> Deferred[None]:
         """Make the reads that were asked for, close every connection; fire then."""
         for queue in self._queues.values():

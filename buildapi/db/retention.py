@@ -70,7 +70,7 @@ class Retention:
     Trims once a minute.
 
     trims: each forgets a slice, and returns SLICE if there may be more.  write: runs a body in a
-    transaction.
+    transaction.  ``forgotten``: how many rows went, since the start.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Retention:
         self._write = write
         self._minutely = LoopingCall(lambda: Deferred.fromCoroutine(self._trimmed()))
         self._minutely.clock = clock
+        self.forgotten = 0
 
     def start(self) -> None:
         """Begin, in a minute."""
@@ -93,10 +94,15 @@ class Retention:
         if self._minutely.running:
             self._minutely.stop()
 
+    async def _slice(self, one: Callable[[Tx], int]) -> int:
+        number = await self._write(one)
+        self.forgotten += number
+        return number
+
     async def _trimmed(self) -> None:
         try:
             for one in self._trims:
-                while await self._write(one) == SLICE:
+                while await self._slice(one) == SLICE:
                     pass
         except Unavailable as error:
             _log.debug("nothing is forgotten now: {error}", error=error)

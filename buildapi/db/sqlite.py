@@ -242,6 +242,16 @@ class SQLite(Connector):
         assert row is not None  # noqa: S101  it was an INSERT
         return row
 
+    def sizes(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """Return how many bytes the file and its write-ahead log have, or the memory."""
+        if self.in_memory:
+            pages, size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "page_size")
+            )
+            return {"memory": pages * size}
+        return {"file": _bytes(self._file), "wal": _bytes(f"{self._file}-wal")}
+
     def in_transaction(self, connection: sqlite3.Connection) -> bool:
         """Say whether a transaction is open: a full disk may have ended it."""
         return connection.in_transaction
@@ -290,6 +300,13 @@ class SQLite(Connector):
         if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_STRANGE):
             return CorruptValue(f"a stored value cannot be shown: {error}")
         return None
+
+
+def _bytes(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _code(error: BaseException) -> int | None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from buildapi.db.groupcommit import Body, Committed, GroupCommit, Job
 from buildapi.errors import QueueFull, Stopping
+from buildapi.histogram import Histogram
 
 T = TypeVar("T")
 
@@ -62,6 +63,21 @@ class Writer:
     def seq(self) -> int:
         """The position of the newest event that is committed."""
         return self._commits.seq
+
+    @property
+    def waiting(self) -> int:
+        """How many bodies were taken and are not settled."""
+        return self._waiting
+
+    @property
+    def durations(self) -> Histogram:
+        """How long transactions took until they were durable, in seconds."""
+        return self._commits.durations
+
+    @property
+    def sizes(self) -> Histogram:
+        """How many bodies were committed together."""
+        return self._commits.sizes
 
     def start(self) -> None:
         """Open the connection and begin."""

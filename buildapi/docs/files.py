@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from buildapi.docs import openapi, raml, reference
+from buildapi.docs import metrics, openapi, raml, reference
 
 FILES: Mapping[str, Callable[[], str]] = {
     "buildapi.raml": raml.text,
+    "metrics.md": metrics.text,
     "openapi.json": openapi.text,
     "resources.md": reference.resources,
     "settings.md": reference.settings,

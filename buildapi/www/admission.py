@@ -11,13 +11,18 @@ from buildapi.settings import Limits
 
 
 class Admission:
-    """Counts who is in.  A client is an address: behind a proxy, all are one."""
+    """
+    Counts who is in.  A client is an address: behind a proxy, all are one.
+
+    ``total``: how many are in.  ``refused``: how many were not let in, since the start.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.connections
         self._most_per_client = limits.connections_per_client
         self._inside: Counter[str] = Counter()
         self.total = 0
+        self.refused = 0
 
     def enter(self, address: Any) -> Callable[[], None]:
         """
@@ -28,10 +33,12 @@ class Admission:
         """
         host = getattr(address, "host", None) or "a local socket"
         if self.total >= self._most:
+            self.refused += 1
             raise Unavailable(
                 f"the server has {self._most} connections that stay open already; come later"
             )
         if self._inside[host] >= self._most_per_client:
+            self.refused += 1
             raise TooMany(
                 f"{host} has {self._most_per_client} connections that stay open already; "
                 "close one, or put more subscriptions on each"

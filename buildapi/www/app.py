@@ -30,6 +30,7 @@ from buildapi.www.channel import Site
 from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
 from buildapi.www.eventstream import EventStreams
+from buildapi.www.metrics import Metrics, Watched
 from buildapi.www.rest import Rest
 from buildapi.www.sse import Listen
 
@@ -65,7 +66,7 @@ class Web:
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
         self._base_url = settings.server.base_url
-        self._audit = Audit(control, self._cors, self._own_origin)
+        self._audit = Audit(control, self._is_own)
         self.sockets = Sockets(settings, data, bus, self._cors, reactor)
         self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
         self.sse = Listen(data, bus, self.streams, settings.limits)
@@ -75,6 +76,8 @@ class Web:
             most_body_bytes=settings.limits.request_bytes,
             log_requests=settings.server.access_log,
         )
+        watched = Watched(data, bus, settings.events, self.sockets, self.streams, self.site.tally)
+        self._metrics = Metrics(watched, self._is_own)
 
     @app.route("/api")
     def versions(self, request: Any) -> bytes:
@@ -107,6 +110,11 @@ class Web:
         """Send events as Buildbot does, over HTTP."""
         refused = self._refused(request)
         return self.sse if refused is None else refused
+
+    @app.route("/metrics", methods=["GET", "HEAD"])
+    def metrics(self, request: Any) -> Any:
+        """Show the figures of this server to Prometheus."""
+        return self._metrics.render(request)
 
     @app.route("/healthz")
     def healthz(self, request: Any) -> bytes:
@@ -153,6 +161,7 @@ class Web:
         if request.method in _READING:
             return self._rest.render(request, path, query)
         if request.method == b"POST":
+            request.route = "control"
             return self._actions.render(request, path)
         return self._rest.refuse_method(request)
 
@@ -170,6 +179,12 @@ class Web:
             return None
         request.setResponseCode(decision.status)
         return decision.body
+
+    def _is_own(self, request: Any) -> bool:
+        """Say whether a page that may use this server asks, or a client that is no page."""
+        own = self._own_origin(request)
+        # A page from where we are asked sends no Origin, so what we are called must do.
+        return self._cors.allows(request.getHeader(b"origin") or own.encode(), own)
 
     def _own_origin(self, request: Any) -> str:
         return own_origin(self._base_url, request.getHeader(b"host"), secure=request.isSecure())

@@ -7,6 +7,7 @@ kept than the limit and one piece, so that it can be refused by whoever reads it
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
@@ -15,6 +16,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
+
+from buildapi.www.tally import Tally, beginning
 
 _TOO_LONG = b'{"error": "the request line and the headers must be shorter than 16 kB"}'
 _REFUSED = (
@@ -62,6 +65,14 @@ class Request(server.Request):
 
     channel: Any
     content: Any
+    # What it asks for, where a pattern of the data API has taken it; when it had come whole.
+    route = ""
+    began = 0.0
+
+    def process(self) -> None:
+        """Answer it."""
+        self.began = monotonic()
+        super().process()  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body."""
@@ -74,6 +85,7 @@ class Site(server.Site):
     What a port serves.
 
     most_body_bytes: the longest body that is read.  log_requests: whether each gets a line.
+    ``tally``: the requests that were answered.
     """
 
     protocol: Any = Channel
@@ -86,10 +98,17 @@ class Site(server.Site):
         self.most_body_bytes = most_body_bytes
         # Weak: a WebSocket takes its connection over, and its channel is left without a word.
         self.channels: WeakSet[Channel] = WeakSet()
+        self.tally = Tally()
         self._log_requests = log_requests
 
     def log(self, request: Any) -> None:
-        """Log a request, if somebody wants it: a formatted line costs as much as half an answer."""
+        """
+        Count a request that was answered, and log it, if somebody wants that.
+
+        A formatted line costs as much as half an answer.
+        """
+        route = request.route or beginning(request.path)
+        self.tally.note(route, request.code, monotonic() - request.began)
         if self._log_requests:
             super().log(request)
 

@@ -138,7 +138,6 @@ class Socket(WebSocketServerProtocol):
         """Refuse pages of other origins: they could read what a logged-in user may see."""
         if request.origin and not self.factory.admits(request):
             raise ConnectionDeny(403, "this origin is not allowed")
-
         try:
             self.leave = self.factory.admission.enter(self.transport.getPeer())
         except BuildAPIError as error:
@@ -216,6 +215,7 @@ class Socket(WebSocketServerProtocol):
 
     def _too_slow(self, reason: str = "this client reads too slowly; connect again") -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:
+            self.factory.cut += 1
             # A close frame has room for 123 bytes.
             self.sendClose(TOO_SLOW, reason.encode()[:120].decode("utf-8", "ignore"))
             self._end()
@@ -246,7 +246,8 @@ class Sockets(WebSocketServerFactory):
     """
     All WebSockets of a server.
 
-    ``closing``: None, until the server stops; fires when the last socket is closed.
+    ``open``: those whose handshake is done.  ``cut``: how many clients were too slow, since the
+    start.  ``closing``: None, until the server stops; fires when the last socket is closed.
     """
 
     protocol: Any = Socket
@@ -263,6 +264,7 @@ class Sockets(WebSocketServerFactory):
         self.admission = Admission(settings.limits)
         self.clock = reactor
         self.open: set[Socket] = set()
+        self.cut = 0
         self.closing: Deferred[None] | None = None
         self._cors = cors
         self.setProtocolOptions(  # type: ignore[no-untyped-call]

@@ -94,6 +94,8 @@ class Follower:
     offset: the first line wanted, from 0; negative: so many from the end at that moment.
     """
 
+    kind = "follower"
+
     def __init__(
         self, data: DataAPI, bus: Bus, identity: Identity, sink: Sink, sub: int | str, offset: int
     ) -> None:

@@ -75,6 +75,8 @@ class Pump:
     to be closed.  broken: called with what went wrong; the stream has ended then.
     """
 
+    kind = "subscription"
+
     def __init__(
         self,
         sub: Sub,

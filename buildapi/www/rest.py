@@ -98,6 +98,7 @@ class Rest:
             ask = self._data.understood(
                 _text(path), query.decode("utf-8", "surrogateescape"), ANONYMOUS
             )
+            request.route = ask.match.route.pattern
             if ask.match.route.kind in ("raw", "raw_inline"):
                 return self._raw(request, ask, seq)
             accept = request.getHeader(b"accept") or b""

@@ -24,6 +24,7 @@ code 4008: no event is dropped in silence. Followers of logs wait instead, they 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -61,9 +62,14 @@ class NoSuchCommand(NotFound):
 
 
 class Streaming(Protocol):
-    """Something that goes on after its command: a stream of events, a follower."""
+    """
+    Something that goes on after its command: a stream of events, a follower.
+
+    sub: the client's name for it.  kind: what it is, for operators.
+    """
 
     sub: Sub
+    kind: str
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -124,6 +130,13 @@ class Client:
             "followLog": self._follow_log,
             "unsubscribe": self._unsubscribe,
         }
+
+    @property
+    def flowing(self) -> Counter[str]:
+        """What flows to the client, by kind, and how many of each."""
+        kinds = Counter(stream.kind for stream in self._streams.values())
+        kinds["consumer"] = len(self._consumers)
+        return kinds
 
     def received(self, payload: bytes) -> None:
         """Carry out the command in a frame."""
