@@ -5,7 +5,15 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from buildapi.data.masters import Master
-from buildapi.data.schema import Column, Condition, Listed, Resource, field, happens
+from buildapi.data.schema import (
+    Column,
+    Condition,
+    Listed,
+    Narrowing,
+    Resource,
+    field,
+    happens,
+)
 from buildapi.data.updates import Id, Name, Updates, found_or_made, must_exist, update
 from buildapi.data.workers import take_workers
 from buildapi.db.hashes import name_hash
@@ -48,6 +56,17 @@ def named(name: Column) -> Condition:
     return builders.c.id == sa.select(other.c.id).where(other.c.name == name).scalar_subquery()
 
 
+def _masterids(narrowing: Narrowing) -> Listed:
+    mine = builder_masters.c.builderid == builders.c.id
+    if "workerid" in narrowing.keys:
+        with_it = sa.select(configured_workers.c.buildermasterid).where(
+            configured_workers.c.workerid == sa.bindparam("workerid")
+        )
+        mine = sa.and_(mine, builder_masters.c.id.in_(with_it))
+    masterid = builder_masters.c.masterid
+    return Listed(masterid, builder_masters, mine, masterid)
+
+
 class Builder(Resource):
     """A recipe of builds, with a name and a history."""
 
@@ -82,12 +101,8 @@ class Builder(Resource):
     builderid: int = field(builders.c.id, "Unique id of this builder.")
     name: str = field(builders.c.name, "Its name, unique.")
     masterids: list[int] = field(
-        Listed(
-            builder_masters.c.masterid,
-            builder_masters,
-            builder_masters.c.builderid == builders.c.id,
-        ),
-        "The masters it is configured on.",
+        _masterids,
+        "The masters it is configured on; below a worker: those where it has that worker.",
     )
     description: str | None = field(builders.c.description, "What it is, for people.")
     description_format: str | None = field(
@@ -102,8 +117,9 @@ class Builder(Resource):
             tags.c.name,
             builders_tags.join(tags, tags.c.id == builders_tags.c.tagid),
             builders_tags.c.builderid == builders.c.id,
+            builders_tags.c.id,
         ),
-        "Its tags.",
+        "Its tags, in the order in which they were given.",
     )
 
 

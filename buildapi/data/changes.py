@@ -139,7 +139,11 @@ class Change(Resource):
 
     plural, table = "changes", changes
     ident = "changeid"
-    keys = {"changeid": changes.c.changeid, "ssid": changes.c.sourcestampid}
+    keys = {
+        "changeid": changes.c.changeid,
+        # A revision that came twice: the change that came last.
+        "ssid": lambda ssid: changes.c.changeid == _newest_change(ssid),
+    }
     special = {
         "builds/n:buildid/changes": _brought_in(builds.c.id == sa.bindparam("buildid")),
         "builders/n:builderid/builds/n:build_number/changes": _brought_in(

@@ -170,7 +170,9 @@ def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restrictio
     if names is None:
         raise NoSuchResource(f"log {log['logid']} belongs to no build")
     builder, number, step, worker = names
-    heading = f"Builder: {builder}\nBuild number: {number}\nWorker name: {worker}\n"
+    heading = f"Builder: {builder}\nBuild number: {number}\n"
+    if worker is not None:
+        heading += f"Worker name: {worker}\n"
     return RawLog(
         log["logid"],
         log["num_lines"],

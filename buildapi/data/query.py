@@ -137,7 +137,7 @@ def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
     """
     left = dict(args)
     fields = _fields(resource, left.pop("field", None))
-    order = _order(resource, left.pop("order", ()))
+    order = _order(resource, left.pop("order", ()), single=single)
     limit = _window("limit", left.pop("limit", None))
     offset = _window("offset", left.pop("offset", None)) or 0
     properties = _properties(left.pop("property", ()))
@@ -167,12 +167,15 @@ def _fields(resource: type[Resource], values: Sequence[str] | None) -> tuple[str
     return tuple(n for n in resource.fields if n in values) or tuple(dict.fromkeys(values))
 
 
-def _order(resource: type[Resource], values: Sequence[str]) -> tuple[tuple[str, bool], ...]:
+def _order(
+    resource: type[Resource], values: Sequence[str], *, single: bool
+) -> tuple[tuple[str, bool], ...]:
     found: dict[str, bool] = {}
     for value in values:
         name = value.removeprefix("-")
         _known(resource, name, "order")
-        if resource.fields and not resource.fields[name].type.orderable:
+        # One object is in every order.
+        if resource.fields and not single and not resource.fields[name].type.orderable:
             raise BadQuery(f"order: {name} is a list or an object; nothing can be ordered by it")
         # Once ordered by a field, to order by it again changes nothing.
         found.setdefault(name, not value.startswith("-"))

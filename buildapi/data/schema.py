@@ -58,9 +58,36 @@ def key_names(pattern: str) -> frozenset[str]:
 
 
 Column = sa.ColumnElement[Any]
-Expression = Column | Callable[[Narrowing], Column]
 Condition = sa.ColumnElement[bool]
 Key = Column | Callable[[Column], Condition]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """
+    A list field: ``element`` of every row of ``source`` that belongs to the object.
+
+    order: of the elements, where the rows have one.
+    """
+
+    element: Column
+    source: sa.FromClause
+    where: Condition
+    order: Column | None = None
+
+    def has(self, value: Column) -> Condition:
+        """Return the condition that ``value`` is one of the elements."""
+        return value.in_(sa.select(self.element).select_from(self.source).where(self.where))
+
+    @property
+    def array(self) -> Column:
+        """Return the elements as one JSON array."""
+        if self.order is None:
+            return json_array(self.element, self.source, self.where)
+        return spelling.json_in_order(self.element, self.source, self.where, self.order)
+
+
+Expression = Column | Listed | Callable[[Narrowing], Column | Listed]
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,7 @@ class Field:
     """
     One field of a resource type.
 
-    has: for lists that can be filtered by element, the condition that a value is one of them.
+    has: for lists that are not rows, the condition that a value is one of the elements.
     declared: the type that the contract names, where it is not the true one.
     """
 
@@ -83,29 +110,26 @@ class Field:
         """Return the SQL expression of the field for this kind of request."""
         if isinstance(self.expression, sa.ColumnElement):
             return self.expression
+        found = self._expressed(narrowing)
+        return found.array if isinstance(found, Listed) else found
+
+    def contains(self, value: Column, narrowing: Narrowing) -> Condition:
+        """Return the condition that a list has this element, or a text this part."""
+        if self.has is not None:
+            return self.has(value)
+        found = self._expressed(narrowing)
+        return (
+            found.has(value) if isinstance(found, Listed) else spelling.position(found, value) > 0
+        )
+
+    def _expressed(self, narrowing: Narrowing) -> Column | Listed:
+        if isinstance(self.expression, sa.ColumnElement | Listed):
+            return self.expression
         return self.expression(narrowing)
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A list field: ``element`` of every row of ``source`` that belongs to the object."""
-
-    element: Column
-    source: sa.FromClause
-    where: Condition
-
-    def has(self, value: Column) -> Condition:
-        """Return the condition that ``value`` is one of the elements."""
-        return value.in_(sa.select(self.element).select_from(self.source).where(self.where))
-
-    @property
-    def array(self) -> Column:
-        """Return the elements as one JSON array."""
-        return json_array(self.element, self.source, self.where)
-
-
 def field(
-    expression: Expression | Listed,
+    expression: Expression,
     doc: str,
     has: Callable[[Column], Condition] | None = None,
     *,
@@ -118,8 +142,6 @@ def field(
     name: if it is not that of the attribute.  declared: the annotation that the contract has.
     """
     said = None if declared is None else value_type(declared)
-    if isinstance(expression, Listed):
-        return Field(name, _UNKNOWN, doc, expression.array, expression.has, said)
     return Field(name, _UNKNOWN, doc, expression, has, said)
 
 

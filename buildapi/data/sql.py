@@ -214,7 +214,7 @@ def _untruth(value: Column) -> Condition:
 def _condition(field: Field, op: str, values: list[Column], narrowing: Narrowing) -> Condition:
     value = field.sql(narrowing)
     if op == "contains":
-        return sa.or_(sa.false(), *(_contains(field, value, one) for one in values))
+        return sa.or_(sa.false(), *(field.contains(one, narrowing) for one in values))
     if op in ("eq", "in"):
         return value.in_(values) if len(values) > 1 else _single(value, values, sa.false())
     if op in ("ne", "notin"):
@@ -231,12 +231,6 @@ def _condition(field: Field, op: str, values: list[Column], narrowing: Narrowing
 
 def _single(value: Column, values: list[Column], otherwise: Condition) -> Condition:
     return value == values[0] if values else otherwise
-
-
-def _contains(field: Field, value: Column, wanted: Column) -> Condition:
-    if field.has is not None:
-        return field.has(wanted)
-    return spelling.position(value, wanted) > 0
 
 
 def _order(shape: Shape, narrowing: Narrowing) -> list[Any]:

@@ -78,7 +78,11 @@ def _text_of_json(element: json_string, compiler: Any, **kw: Any) -> str:
 
 
 class json_all(_Spelled):  # noqa: N801
-    """The values of all rows as a JSON array; an empty one if there are none."""
+    """
+    The values of all rows as a JSON array; an empty one if there are none.
+
+    A second expression is what they are ordered by, where the system can do that.
+    """
 
     type = sa.Text()
     names: ClassVar = {"sqlite": "json_group_array"}
@@ -86,12 +90,47 @@ class json_all(_Spelled):  # noqa: N801
 
 @compiles(json_all, "postgresql")
 def _json_agg(element: json_all, compiler: Any, **kw: Any) -> str:
-    return f"coalesce(json_agg({compiler.process(element.clauses, **kw)}), '[]')"
+    return f"coalesce(json_agg({_ordered(element, compiler, **kw)}), '[]')"
 
 
 @compiles(json_all, "mariadb")
 def _json_arrayagg(element: json_all, compiler: Any, **kw: Any) -> str:
-    return f"coalesce(json_arrayagg({compiler.process(element.clauses, **kw)}), '[]')"
+    return f"coalesce(json_arrayagg({_ordered(element, compiler, **kw)}), '[]')"
+
+
+def _ordered(element: json_all, compiler: Any, **kw: Any) -> str:
+    return " ORDER BY ".join(compiler.process(part, **kw) for part in element.clauses)
+
+
+class json_in_order(FunctionElement[Any]):  # noqa: N801
+    """
+    An expression of all matching rows as a JSON array, in order; a scalar sub-select.
+
+    Where an aggregate takes no ORDER BY (SQLite before 3.44), it takes the rows as they come.
+    """
+
+    type = sa.Text()
+    inherit_cache = False
+
+    def __init__(
+        self, element: Column, source: sa.FromClause, where: Column, order: Column
+    ) -> None:
+        together = sa.select(json_all(element, order)).select_from(source).where(where)
+        self.aggregated = together.scalar_subquery()
+        rows = sa.select(element.label("element")).select_from(source).where(where)
+        ordered = rows.order_by(order).correlate_except(source).subquery()
+        self.lined_up = sa.select(json_all(ordered.c.element)).scalar_subquery()
+        super().__init__(self.aggregated)
+
+
+@compiles(json_in_order)
+def _aggregated(element: json_in_order, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.aggregated, **kw))
+
+
+@compiles(json_in_order, "sqlite")
+def _lined_up(element: json_in_order, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.lined_up, **kw))
 
 
 class joined(_Spelled):  # noqa: N801

@@ -34,7 +34,7 @@ class LogBody(Body):
         if found.missing and found.next > 0:
             raise CorruptChunk(f"lines of log {log.logid} are missing")
         text = log.shown(found.text)
-        if self._next == 0 and text:
+        if self._next == 0:
             text = log.heading + text
         self._next = found.next
         self.ended = found.missing > 0 or found.next >= log.num_lines

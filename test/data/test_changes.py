@@ -224,3 +224,15 @@ def test_the_author_is_a_user_once(api: BuildAPI) -> None:
 
     assert users == [("alice <a@b>",)]
     assert len(linked) == 2
+
+
+def test_a_source_stamp_shows_the_newest_of_its_changes(api: BuildAPI) -> None:
+    """A revision may come twice, as two changes with one source stamp."""
+    for author in ("first", "second", "other"):
+        revision = "b2" if author == "other" else "a1"
+        result_of(api.data.updates.addChange(author=author, revision=revision))
+
+    found = result_of(api.data.get("sourcestamps/1/changes"))
+
+    assert [change["author"] for change in found] == ["second"]
+    assert found.total == 1

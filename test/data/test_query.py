@@ -306,6 +306,7 @@ def test_the_window_of_one_object_is_checked_and_order_ignored() -> None:
     query = asked("order=-number&limit=5&offset=2&field=number", single=True)
 
     assert query == Query(("number",), limit=5, offset=2)
+    assert asked("order=properties", single=True) == Query()
     assert "no such field" in refused("order=nosuch", single=True)
     assert "invalid limit" in refused("limit=-1", single=True)
 

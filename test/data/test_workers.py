@@ -277,3 +277,30 @@ def test_what_a_stopped_master_left_is_cleared_up_by_force(site: BuildAPI) -> No
 
     assert get(site, f"builds/{theirs['builds']}")["results"] == 5
     assert recorded.topics == []
+
+
+# Builders
+
+
+def test_below_a_worker_a_builder_has_the_masters_that_have_the_worker(site: BuildAPI) -> None:
+    """Also where the list is filtered by master."""
+    result_of(site.data.updates.workerConfigured(TWO, HERE, [B]))
+
+    assert get(site, f"workers/{TWO}/builders") == [
+        {**get(site, f"builders/{B}"), "masterids": [HERE]},
+        {**get(site, f"builders/{C}"), "masterids": [THERE]},
+    ]
+    assert get(site, f"builders/{B}")["masterids"] == [HERE, THERE]
+    there = site.data.get(f"workers/{TWO}/builders", filters={"masterids__contains": THERE})
+    assert [row["builderid"] for row in result_of(there)] == [C]
+
+
+def test_tags_keep_the_order_in_which_they_were_given(site: BuildAPI) -> None:
+    """Not that of the alphabet, nor that in which the tags were first heard of."""
+    given: dict[int, list[int | str]] = {A: ["y", "x"], B: ["x", "z", "y"]}
+    for builderid, tags in given.items():
+        result_of(site.data.updates.updateBuilderInfo(builderid, None, None, None, None, tags))
+
+    assert get(site, f"builders/{A}")["tags"] == ["y", "x"]
+    assert get(site, f"builders/{B}")["tags"] == ["x", "z", "y"]
+    assert [row["tags"] for row in get(site, "builders")] == [["y", "x"], ["x", "z", "y"], []]

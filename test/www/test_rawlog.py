@@ -15,7 +15,7 @@ from twisted.logger import LogEvent
 
 from buildapi.data.logchunks import PART_BYTES
 from buildapi.db.chunks import MOST_BYTES
-from buildapi.db.tables import logchunks, logs
+from buildapi.db.tables import builds, logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.errors import Unavailable
 from buildapi.service import BuildAPI
@@ -107,12 +107,29 @@ def test_html_cannot_act_as_our_page(api: BuildAPI, web: WebClient) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("kind", ["s", "t", "h"])
+@pytest.mark.parametrize("kind", ["t", "h"])
 def test_an_empty_log_is_empty(api: BuildAPI, web: WebClient, kind: str) -> None:
-    """Without a heading, too."""
+    """There is nothing to send."""
     result_of(a_log(api, kind=kind))
 
     assert web.get("/api/v2/logs/1/raw").body == b""
+
+
+def test_an_empty_log_of_streams_is_its_heading(api: BuildAPI, web: WebClient) -> None:
+    """Also while nothing was written yet."""
+    result_of(a_log(api, kind="s"))
+
+    assert web.get("/api/v2/logs/1/raw").body == (
+        b"Builder: runtests\nBuild number: 1\nWorker name: linux\n"
+    )
+
+
+def test_the_heading_leaves_out_a_worker_that_is_gone(api: BuildAPI, web: WebClient) -> None:
+    """A build forgets the worker that is deleted."""
+    result_of(a_log(api, "oout\n", kind="s"))
+    result_of(api.data.transaction(lambda tx: tx.change(builds, 1, workerid=None)))
+
+    assert web.get("/api/v2/logs/1/raw").body == b"Builder: runtests\nBuild number: 1\nout\n"
 
 
 def test_limit_and_offset_have_no_effect(api: BuildAPI, web: WebClient) -> None:
