@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Condition, Thread
 from time import monotonic
 from traceback import clear_frames
 from typing import Any, TypeVar
@@ -139,7 +139,7 @@ class ReaderThread(Thread):
         self._reading: Reading | None = None
         self._until = 0.0
         # Held while the reading changes, and while it is interrupted: not the next one by mistake.
-        self._switch = Lock()
+        self._switch = Condition()
 
     def run(self) -> None:
         """Read until there is nothing more to read."""
@@ -149,6 +149,7 @@ class ReaderThread(Thread):
             result = self._result(reading.work)
             with self._switch:
                 self._reading = reading.thread = None
+                self._switch.notify_all()
             pool.from_thread(reading.settle, result)
             # What was read must not be kept until the next read.
             del reading, result
@@ -170,11 +171,12 @@ class ReaderThread(Thread):
     def _interrupt(self, reading: Reading | None) -> None:
         with self._switch:
             wanted = self._reading if reading is None else reading
-            if wanted is None or wanted is not self._reading or self._reader is None:
-                return
-            # Without it the query comes to its end by itself, later.
-            with contextlib.suppress(Exception):
-                self._connector.interrupt(self._reader.connection)
+            # Again and again: the server forgets it if the query has not reached it yet.
+            while wanted is not None and wanted is self._reading:
+                if self._reader is not None:
+                    with contextlib.suppress(Exception):
+                        self._connector.interrupt(self._reader.connection)
+                self._switch.wait(AGAIN_S)
 
     def _begin(self, reading: Reading) -> None:
         with self._switch:
@@ -242,3 +244,5 @@ class ReaderThread(Thread):
 
 # By how much a server may be early when it stops a query that takes too long.
 MARGIN_S = 0.02
+# When a query that was to be stopped, and was not, is to be stopped once more.
+AGAIN_S = 0.1
