@@ -225,7 +225,7 @@ class Database:
             return self.inline(shape, lambda reader: work(reader, True))
         except TooLarge:
             pass
-        if self._readers is None or not small or self._inline is not None or shape in self._exiled:
+        if self._readers is None or not small or self._inline is not None or self._in_exile(shape):
             return self.read(lambda reader: work(reader, False))
         quick = self.read(lambda reader: work(reader, True), QUICK)
         return quick.addErrback(self._not_quick, shape, work)
