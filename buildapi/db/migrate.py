@@ -78,13 +78,28 @@ def _create(connection: sa.Connection) -> None:
 
 
 def create_tables(connection: sa.Connection) -> None:
-    """Make Buildbot's tables, those that are missing."""
+    """Make Buildbot's tables, and what is missing of those that are there."""
     # Of a copy: a foreign key that is added after its table is marked so that no later table of
     # this process would have it, on SQLite neither, which can't add it.
     copy = sa.MetaData()
     for table in metadata.tables.values():
         table.to_metadata(copy)
     copy.create_all(connection)
+    for table in copy.tables.values():
+        _complete(connection, table)
+
+
+def _complete(connection: sa.Connection, table: sa.Table) -> None:
+    """Add what is made after a table, by statements of their own: a killed start made the first."""
+    inspector = sa.inspect(connection)
+    there = {index["name"] for index in inspector.get_indexes(table.name)}
+    for index in table.indexes:
+        if index.name not in there:
+            index.create(connection)
+    keys = {tuple(key["constrained_columns"]) for key in inspector.get_foreign_keys(table.name)}
+    for key in table.foreign_key_constraints:
+        if tuple(key.column_keys) not in keys:
+            connection.execute(sa.schema.AddConstraint(key))
 
 
 def _is_half_made(connection: sa.Connection, names: set[str]) -> bool:
