@@ -7,7 +7,7 @@ from importlib import import_module
 
 import sqlalchemy as sa
 
-from buildapi.db.connect import Connector
+from buildapi.db.connect import Connector, sentence
 from buildapi.db.sqlite import SQLite
 from buildapi.errors import CannotOpen
 
@@ -45,8 +45,10 @@ def _class(backend: str) -> Callable[..., Connector]:
     module, name, extra = _SERVERS[backend]
     try:
         found: Callable[..., Connector] = getattr(import_module(f"buildapi.db.{module}"), name)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        # psycopg is there without the library that it needs, or a package is missing.
         raise CannotOpen(
-            f"{backend} needs the Python package {error.name}: pip install 'buildapi[{extra}]'"
+            f"{name} needs a Python package, which one gets by pip install 'buildapi[{extra}]':"
+            f" {sentence(error)}"
         ) from None
     return found
