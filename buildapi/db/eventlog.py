@@ -2,8 +2,8 @@
 The durable, totally ordered event log.
 
 Events are rows of ``buildapi_events``, written in the transaction of the change that caused them.
-``seq`` counts from 1 without gaps; the counters (``seq`` and the number of the last committed
-batch) are the one row of ``buildapi_log``, which also carries the identity of the log.
+``seq`` counts from 1 without gaps; the counters (``seq`` and a number that is new with each
+committed batch) are the one row of ``buildapi_log``, which also carries the identity of the log.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ A database that is busy or lost is tried again for as long as ``database.busy_ti
 the whole batch fails with Unavailable. If COMMIT raises, the batch number in the counter row tells
 whether it got through, and nothing else happens until that is known: to guess would lose the batch,
 or write it twice.
+
+With its connection a process may lose the lock of the one writer.  If the counter row shows then
+that another process wrote meanwhile, this one writes no more until it is started again: what it
+remembers, and what it told its subscribers, is out of date.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from secrets import randbits
 from threading import Event as Flag
 from time import monotonic
 from typing import Any, TypeVar
@@ -28,7 +33,7 @@ from twisted.python.failure import Failure
 from buildapi.db import eventlog
 from buildapi.db.connect import Connector, Reader
 from buildapi.db.transaction import Announce, Tx
-from buildapi.errors import Stopping, Unavailable
+from buildapi.errors import Conflict, Stopping, Unavailable
 from buildapi.histogram import Histogram
 from buildapi.mq.event import Event
 
@@ -40,6 +45,8 @@ DURATIONS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 RETRY_DELAYS_S = (0.01, 0.03, 0.1, 0.3, 1.0)
+# How often a body is run that took a number which another program took at the same moment.
+RUNS_PER_CLASH = 5
 
 
 @dataclass
@@ -102,7 +109,8 @@ class GroupCommit:
         self.seq = 0
         self.durations = Histogram(DURATIONS_S)
         self.sizes = Histogram(SIZES)
-        self._batch = 0
+        # The counter row as we left it; None before it was read.
+        self._left: eventlog.Counters | None = None
 
     def open(self) -> None:
         """Open the connection and read where the event log ends."""
@@ -151,7 +159,7 @@ class GroupCommit:
         except _OutOfReach:
             raise
         except BaseException as error:
-            if len(jobs) == 1:
+            if len(jobs) == 1 and not self._is_clash(error):
                 raise
             self._log.debug("a batch failed ({error}); guarding each body", error=error)
         return self._patiently(jobs, self._in_savepoint)
@@ -175,30 +183,39 @@ class GroupCommit:
             self._memory.clear()
         try:
             connection.execute(self._connector.BEGIN)
-            self._lock_counters(connection)
-            batch, at = self._batch + 1, self._clock()
-            tx = Tx(connection, self._connector, self.seq, at, self._memory, self._announce)
+            left = self._locked_counters(connection)
+            at = self._clock()
+            tx = Tx(connection, self._connector, left.seq, at, self._memory, self._announce)
             for job in jobs:
                 run(tx, job)
             tx.flush()
-            tx.count(batch)
-        except BaseException:
-            self._roll_back()
+            # A number that no other process takes by chance: it has to tell whose batch it was.
+            wanted = eventlog.Counters(left.uuid, tx.seq, randbits(62))
+            tx.count(wanted.batch)
+        except BaseException as error:
+            self._roll_back(error)
             raise
-        self._commit(connection, batch)
+        self._commit(connection, wanted)
         self.durations.observe(monotonic() - began)
         self.sizes.observe(len(jobs))
-        self.seq, self._batch = tx.seq, batch
+        self._left, self.seq = wanted, wanted.seq
         return Committed(tx.events, tx.touched, tx.seq)
 
-    def _lock_counters(self, connection: Any) -> None:
-        """Keep others from the counters, where BEGIN does not; whoever changed them is heeded."""
+    def _locked_counters(self, connection: Any) -> eventlog.Counters:
+        """Return the counters; keep others from them, where BEGIN does not."""
+        assert self._left is not None  # noqa: S101  whoever connects reads them
         if self._connector.EMBEDDED:
-            return
-        found = eventlog.locked(Reader(connection, self._connector))
-        if found.batch != self._batch:
-            self._memory.clear()
-            self.seq, self._batch = found.seq, found.batch
+            return self._left
+        return self._still(eventlog.locked(Reader(connection, self._connector)))
+
+    def _still(self, found: eventlog.Counters) -> eventlog.Counters:
+        """Return the counters if they are as we left them; to write otherwise would do harm."""
+        if self._left not in (None, found):
+            raise _OutOfReach(
+                "another process has written to the database since the connection was lost;"
+                " start this one again"
+            )
+        return found
 
     def _plain(self, tx: Tx, job: Job) -> None:
         job.result = job.body(tx)
@@ -209,34 +226,47 @@ class GroupCommit:
             raise Unavailable("the database ended the transaction; try again later")
 
     def _in_savepoint(self, tx: Tx, job: Job) -> None:
-        mark = tx.guard()
-        try:
-            self._plain(tx, job)
-            tx.release()
-        except BaseException as error:
-            # No transaction, no savepoint: each body alone, then.
-            if not self._connector.in_transaction(tx.connection):
-                raise
-            tx.undo(mark)
-            if self._connector.is_busy(error):
-                raise
-            job.result = self._failure(error)
+        for run in range(1, RUNS_PER_CLASH + 1):
+            mark = tx.guard()
+            try:
+                self._plain(tx, job)
+                tx.release()
+            except BaseException as error:
+                # No transaction, no savepoint: each body alone, then.
+                if not self._connector.in_transaction(tx.connection):
+                    raise
+                tx.undo(mark)
+                if self._connector.is_busy(error):
+                    raise
+                job.result = self._failure(error)
+                if run < RUNS_PER_CLASH and self._is_clash(error):
+                    continue
+            return
 
-    def _commit(self, connection: Any, batch: int) -> None:
+    def _is_clash(self, error: BaseException) -> bool:
+        """Say whether a foreign writer may have taken what a body took; its next run sees that."""
+        refused = isinstance(error, self._connector.Error) and self._connector.refusal(error)
+        return not self._alone and isinstance(refused, Conflict)
+
+    def _commit(self, connection: Any, wanted: eventlog.Counters) -> None:
         try:
             connection.execute("COMMIT")
         except Exception as error:
-            self._roll_back()
-            if not self._got_through(batch):
+            self._roll_back(error)
+            if not self._got_through(wanted):
                 raise
             self._log.warn("COMMIT raised {error}, yet the batch is in the database", error=error)
 
-    def _got_through(self, batch: int) -> bool:
+    def _got_through(self, wanted: eventlog.Counters) -> bool:
         """Say whether a batch whose COMMIT raised is in the database; ask until that is known."""
         delays = _delays()
         while True:
             try:
-                return self._counters(self._connected()).batch == batch
+                return self._has(wanted)
+            except _OutOfReach:
+                self.close()
+                sentence = "whether the database took the change is not known: another process has"
+                raise _OutOfReach(f"{sentence} written since; start this one again") from None
             except Exception as error:
                 self._log.warn("COMMIT raised; asking whether it got through: {error}", error=error)
                 self.close()
@@ -244,25 +274,38 @@ class GroupCommit:
                     sentence = "the database was lost; whether it took the change is not known"
                     raise _OutOfReach(sentence) from error
 
-    def _roll_back(self) -> None:
+    def _has(self, wanted: eventlog.Counters) -> bool:
+        found = self._counters(self._reached())
+        return found == wanted or self._still(found) == wanted
+
+    def _roll_back(self, error: BaseException) -> None:
+        """Undo what an error left unfinished."""
         self._memory.clear()
         try:
-            if self._connector.in_transaction(self._connection):
+            if self._connector.is_lost(error):
+                self.close()
+            elif self._connector.in_transaction(self._connection):
                 self._connection.execute("ROLLBACK")
-        except Exception as error:  # noqa: BLE001  a connection that can't roll back is no use
-            self._log.warn("ROLLBACK failed: {error}; connecting again", error=error)
+        except Exception as failed:  # noqa: BLE001  a connection that can't roll back is no use
+            self._log.warn("ROLLBACK failed: {error}; connecting again", error=failed)
             self.close()
 
     def _connected(self) -> Any:
         """Return the connection; a new one begins with the counters that the database has."""
         if self._connection is None:
-            connection = self._connector.writer()
+            connection = self._reached()
             try:
-                found = self._counters(connection)
+                self._left = self._still(self._counters(connection))
             except BaseException:
-                self._connector.close(connection)
+                self.close()
                 raise
-            self._connection, self.seq, self._batch = connection, found.seq, found.batch
+            self.seq = self._left.seq
+        return self._connection
+
+    def _reached(self) -> Any:
+        """Return the connection, whatever the counters say."""
+        if self._connection is None:
+            self._connection = self._connector.writer()
         return self._connection
 
     def _counters(self, connection: Any) -> eventlog.Counters:

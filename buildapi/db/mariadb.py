@@ -9,6 +9,7 @@ in others the indexes on texts are of no use, save those on hashes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha1
 from typing import Any
 
 import pymysql
@@ -20,20 +21,29 @@ from sqlalchemy.dialects.mysql.mysqldb import MySQLCompiler_mysqldb
 from buildapi.db.connect import Params, Reader, compiled, sentence
 from buildapi.db.server import Server, WrittenByAnother
 from buildapi.db.tables import HASH_CHARACTERS
-from buildapi.errors import BadArgument, CannotOpen, Conflict
+from buildapi.errors import BadArgument, CannotOpen, Conflict, Unavailable
 
 COLLATION = "utf8mb4_nopad_bin"
+_LONGEST_WAIT_S = 31_536_000
+_WITHOUT_TRANSACTIONS = """
+SELECT table_name, engine FROM information_schema.tables
+WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'
+ORDER BY table_name LIMIT 1
+"""
 # The first version whose JSON functions make what we need.
 OLDEST = (10, 6)
-_LONGEST_LOCK_NAME = 64
 
 # A lock that another holds, a deadlock, too many connections.
 _BUSY = {1205, 1213, 1020, 1040, 1203}
 # There is no server, or it has ended the session.
 _LOST = {0, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2002, 2003, 2006, 2013, 2055}
 # The disk or the memory.
-_TROUBLE = {3, 5, 1021, 1037, 1041, 1030, 1114, 1206, 1290, 1836}
+_TROUBLE = {3, 5, 1021, 1037, 1041, 1030, 1114, 1206}
+# Nobody may write to the server, or in this session.
+_TROUBLE |= {1290, 1792, 1836}
 _INTERRUPTED = {1317, 1969, 3024}
+_FORBIDDEN = {1044, 1142, 1143, 1227}
+_TOO_LONG = 1153
 
 _SIZES = (
     "SELECT table_name, data_length + index_length FROM information_schema.tables"
@@ -75,11 +85,32 @@ class _Cursor(Cursor):
 class _Connection(pymysql.connections.Connection):
     """The driver's, with the short way to run a statement that others have."""
 
+    # Of the last answer.
+    server_status: int
+    # What the server takes; set when that is known.
+    longest = 0
+
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement; return its cursor."""
         cursor = self.cursor(_Cursor)
         cursor.execute(sql, params)
         return cursor
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        """Send a statement, and learn what is left of the transaction if it fails."""
+        data = sql.encode(self.encoding) if isinstance(sql, str) else sql
+        if 0 < self.longest <= len(data):
+            # The server would hang up, and all who wait for the same commit would lose theirs.
+            raise pymysql.DataError(
+                _TOO_LONG, f"{len(data)} bytes are more than max_allowed_packet of the server"
+            )
+        try:
+            return int(super().query(data, unbuffered))
+        except pymysql.Error:
+            # An error may have ended the transaction (a deadlock does), and does not say so.
+            if self.open and self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                super().query(b"DO 0")
+            raise
 
 
 class MariaDB(Server):
@@ -108,51 +139,76 @@ class MariaDB(Server):
     ) -> Reader:
         """Open a connection that only reads; the server stops a query after ``limit_s``."""
         connection = self._connect(
-            f"max_statement_time = {limit_s:.3f}",
-            "tx_isolation = 'REPEATABLE-READ'",
-            "tx_read_only = 1",
+            f"max_statement_time = {limit_s:.3f}", isolation="REPEATABLE READ, READ ONLY"
         )
         return Reader(connection, self)
+
+    def lock(self, holder: str) -> None:
+        """Become the one writing process, or raise CannotOpen; transactions must be possible."""
+        super().lock(holder)
+        found = self._locked.execute(_WITHOUT_TRANSACTIONS).fetchone()
+        if found is not None:
+            self.unlock()
+            raise CannotOpen(
+                f"{self.name} has the table {found[0]}, whose engine {found[1]} has no"
+                " transactions; let ALTER TABLE make it InnoDB"
+            )
 
     def _connect_to_write(self) -> Any:
         return self._connect(
             "max_statement_time = 0",
             "idle_transaction_timeout = 0",
+            # The lock of the one writer must not go while there is nothing to write.
+            f"wait_timeout = {_LONGEST_WAIT_S}",
             f"innodb_lock_wait_timeout = {max(1, round(self._busy_timeout_s))}",
             # What was committed a moment ago must be seen, by whomever.
-            "tx_isolation = 'READ-COMMITTED'",
+            isolation="READ COMMITTED",
         )
 
-    def _connect(self, *options: str) -> _Connection:
+    def _connect(self, *options: str, isolation: str = "REPEATABLE READ") -> _Connection:
         arguments = dict(self.arguments)
         flags = arguments.pop("client_flag", 0) | CLIENT.FOUND_ROWS
         arguments |= {"charset": "utf8mb4", "autocommit": True, "client_flag": flags}
-        connection = _Connection(**arguments)
+        try:
+            connection = _Connection(**arguments)
+        except TypeError as error:
+            raise CannotOpen(f"the URL of {self.name} has a wrong option: {error}") from None
+        try:
+            self._set_up(connection, options, isolation)
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    def _set_up(self, connection: _Connection, options: tuple[str, ...], isolation: str) -> None:
         self._check_version(connection)
         session = (
             # Nothing is cut or rounded to fit: it is refused.
             "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
             "group_concat_max_len = 4294967295",
+            "default_storage_engine = InnoDB",
             f"collation_connection = {COLLATION}",
             *options,
         )
         connection.execute(f"SET SESSION {', '.join(session)}")
-        return connection
+        # As variables, these have other names in later versions.
+        connection.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}")
+        (connection.longest,) = connection.execute("SELECT @@max_allowed_packet").fetchone()
 
     def _check_version(self, connection: _Connection) -> None:
         said: str = connection.get_server_info()  # type: ignore[no-untyped-call]
         version = said.rpartition("5.5.5-")[2]
         numbers = tuple(int(n) for n in version.partition("-")[0].split(".")[:2])
         if "MariaDB" not in said or numbers < OLDEST:
-            connection.close()
             wanted = ".".join(map(str, OLDEST))
             raise CannotOpen(
                 f"{self.name} is served by {said}; MariaDB {wanted} or later is needed"
             )
 
     def _try_lock(self, connection: Any) -> bool:
-        name = f"buildapi.{self.url.database}"[:_LONGEST_LOCK_NAME]
-        found = connection.execute("SELECT GET_LOCK(%s, 0)", (name,)).fetchone()
+        # Of the whole server, at most 64 characters, and no matter whether they are capitals.
+        name = sha1(str(self.url.database).encode(), usedforsecurity=False).hexdigest()
+        found = connection.execute("SELECT GET_LOCK(%s, 0)", (f"buildapi.{name}",)).fetchone()
         return bool(found[0])
 
     def streamed(self, connection: Any, sql: str, params: Params) -> Any:
@@ -211,6 +267,8 @@ class MariaDB(Server):
             return Conflict(f"the database refused it: {sentence(error)}")
         if isinstance(error, pymysql.DataError):
             return BadArgument(f"the database cannot store it: {sentence(error)}")
+        if _code(error) in _FORBIDDEN:
+            return Unavailable(f"the database does not allow it: {sentence(error)}")
         return None
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from buildapi.db.connect import Params, Reader, compiled, sentence
 from buildapi.db.server import Server, WrittenByAnother
-from buildapi.errors import BadArgument, CannotOpen, Conflict
+from buildapi.errors import BadArgument, CannotOpen, Conflict, Unavailable
 
 # The key of the advisory lock: what "buildapi" is as a number.
 LOCK = int.from_bytes(b"buildapi")
@@ -28,8 +28,11 @@ LOCK = int.from_bytes(b"buildapi")
 _BUSY = {"40001", "40P01", "55P03", "53300", "57P03"}
 # The server ends the session, or is not there.
 _LOST = {"57P01", "57P02", "57P04", "57P05", "25P03", "08000", "08001", "08003", "08004", "08006"}
-# The disk, the memory or the server itself.
-_TROUBLE_CLASSES = ("53", "58", "XX")
+# The disk, the memory or the server itself, which may also let nobody write.
+_TROUBLE_CLASSES = ("53", "58", "XX", "25006")
+_FORBIDDEN = "42501"
+# What libpq says of a statement that it does not send.
+_TOO_MANY = "number of parameters must be between"
 _INTERRUPTED = "57014"
 _WRONG_DATA = "22"
 _NOT_ALLOWED_DATA = "23"
@@ -38,6 +41,17 @@ _SIZES = (
     "SELECT relname, pg_total_relation_size(oid) FROM pg_class"
     " WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
 )
+
+
+# Options of the writing session, of versions that have them. It may do nothing for long, and take
+# long; if its machine goes, the server is to notice soon, and give its lock to another.
+_LASTING = {
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 
 
 class _Int64(sa.BigInteger):
@@ -105,6 +119,11 @@ class PostgreSQL(Server):
             "idle_in_transaction_session_timeout = 0",
             f"lock_timeout = {_milliseconds(self._busy_timeout_s)}",
         )
+        for option, value in _LASTING.items():
+            connection.execute(
+                "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s",
+                (value, option),
+            )
         found = connection.execute("SHOW synchronous_commit").fetchone()
         if found == ("off",):
             # What is acknowledged is durable, whatever the server does by default.
@@ -165,6 +184,8 @@ class PostgreSQL(Server):
         """Say whether the connection is gone, or can't be made now."""
         if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
             return False
+        if _TOO_MANY in str(error):
+            return False
         # Without a state it is the driver that says so: there is no answer, or no connection.
         return _state(error) is None or _state(error) in _LOST
 
@@ -183,10 +204,14 @@ class PostgreSQL(Server):
     def refusal(self, error: BaseException) -> BaseException | None:
         """Return what is wrong with the data as an error of ours."""
         state = _state(error) or ""
+        if _TOO_MANY in str(error):
+            return BadArgument("these are too many values: the database takes 65535 at once")
         if state.startswith(_WRONG_DATA) or isinstance(error, psycopg.DataError):
             return BadArgument(f"the database cannot store it: {sentence(_first_line(error))}")
         if state.startswith(_NOT_ALLOWED_DATA):
             return Conflict(f"the database refused it: {sentence(_first_line(error))}")
+        if state == _FORBIDDEN:
+            return Unavailable(f"the database does not allow it: {sentence(_first_line(error))}")
         return None
 
 

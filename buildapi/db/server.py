@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from buildapi.db.connect import Connector, sentence
+from buildapi.db.connect import Connector
 from buildapi.db.tables import buildapi_meta
 from buildapi.errors import CannotOpen, Unavailable
 
@@ -59,6 +59,10 @@ class Server(Connector):
         """Raise CannotOpen unless the URL names a database."""
         if not self.url.database:
             raise CannotOpen(f"{self.name} names no database; add its name after the last slash")
+
+    def must_exist(self) -> None:
+        """Raise CannotOpen unless the URL names a database: a server makes none by itself."""
+        self.check()
 
     def lock(self, holder: str) -> None:  # noqa: ARG002  ``sign`` writes it down
         """Become the one writing process, or raise CannotOpen."""
@@ -144,7 +148,3 @@ class Server(Connector):
     def is_trouble(self, error: BaseException) -> bool:
         """Say whether an error is no fault of the statement."""
         return isinstance(error, WrittenByAnother) or super().is_trouble(error)
-
-    def cannot_connect(self, error: Exception) -> CannotOpen:
-        """Return the error that says why there is no connection."""
-        return CannotOpen(f"cannot connect to {self.name}: {sentence(error)}")

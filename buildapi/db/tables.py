@@ -641,7 +641,8 @@ buildapi_log = Table(
     own,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("uuid", String(36), nullable=False),
-    # The last event's number, and the last transaction's: did a COMMIT get through?
+    # The last event's number, and the last transaction's, which is a random one: did a COMMIT get
+    # through?
     Column("seq", BigInteger, nullable=False),
     Column("batch", BigInteger, nullable=False),
 )

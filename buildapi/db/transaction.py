@@ -76,13 +76,19 @@ class Tx(Reader):
         return ident
 
     def insert_later(self, table: sa.Table, row: tuple[Any, ...]) -> None:
-        """Insert one row (every column, in order) before the commit, together with its like."""
+        """
+        Insert one row (every column, in order) before the commit, together with its like.
+
+        The key too is the caller's: no database makes one for it.
+        """
         self._touch(table, None)
         self._pending.setdefault(table, []).append(row)
 
     def change_later(self, table: sa.Table, ident: int, column: str, value: Any) -> None:
         """
         Change one column of the row with this ``id`` before the commit, together with its like.
+
+        value: not null.
         """
         self._touch(table, None if _moves(table, (column,)) else ident)
         self._changing.setdefault((table, column), {})[ident] = value
@@ -177,12 +183,12 @@ class Tx(Reader):
     def release(self) -> None:
         """Keep what was done since ``guard``."""
         self.flush()
-        self.connection.execute("RELEASE body")
+        self.connection.execute("RELEASE SAVEPOINT body")
 
     def undo(self, mark: int) -> None:
         """Forget everything since ``guard``."""
-        self.connection.execute("ROLLBACK TO body")
-        self.connection.execute("RELEASE body")
+        self.connection.execute("ROLLBACK TO SAVEPOINT body")
+        self.connection.execute("RELEASE SAVEPOINT body")
         del self.events[mark:]
         self._logged = mark
         self._pending.clear()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any, cast
 
 import pytest
 import pytest_twisted
+import sqlalchemy as sa
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
@@ -22,6 +21,7 @@ from buildapi.db.tables import masters
 from buildapi.db.transaction import Announce, Tx
 from buildapi.settings import Database as Settings
 from buildapi.settings import Events
+from buildapi.testing.memory import DATABASE
 
 # The data layer makes events; these tests say theirs themselves.
 NO_ANNOUNCE = cast("Announce", None)
@@ -39,16 +39,17 @@ def a_master(name: str) -> Callable[[Tx], int]:
 
 
 class Look:
-    """A database file, seen by somebody else."""
+    """A database, seen by somebody else."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def rows(self, query: str) -> list[Any]:
         """Return the rows of a query; of a single column, its values."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            found = connection.execute(query).fetchall()
-        return [row[0] if len(row) == 1 else row for row in found]
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql(query).all()
+        return [row[0] if len(row) == 1 else tuple(row) for row in found]
 
     def names(self) -> list[str]:
         """Return the names of all rows that ``a_master`` added, in order."""
@@ -60,25 +61,26 @@ class Look:
 
     def is_sound(self) -> bool:
         """Say whether SQLite finds nothing wrong, and the counter agrees with the events."""
-        assert self.rows("PRAGMA integrity_check") == ["ok"]
+        if self.url.startswith("sqlite"):
+            assert self.rows("PRAGMA integrity_check") == ["ok"]
         newest = self.rows("SELECT seq FROM buildapi_log")
         return self.seqs() == list(range(1, newest[0] + 1))
 
 
 class Opened(Database):
-    """A database that records what it delivers, and the file it is in."""
+    """A database that records what it delivers, and how others see it."""
 
-    def __init__(self, path: Path, events: Events, **settings: Any) -> None:
+    def __init__(self, url: str, events: Events, **settings: Any) -> None:
         self.committed: list[Committed] = []
         super().__init__(
-            Settings(**{"url": f"sqlite:///{path}", **settings}),
+            Settings(url=url, **settings),
             reactor,
             self.committed.append,
             NO_ANNOUNCE,
             "a test",
             events,
         )
-        self.file = Look(path)
+        self.seen = Look(url)
 
     @property
     def delivered(self) -> list[int]:
@@ -127,13 +129,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state.sqlite"
 
 
+@pytest.fixture
+def url(system: str, path: Path) -> str:
+    """Where the test's database is, on each system; on servers it has its tables already."""
+    return f"sqlite:///{path}" if system == "sqlite" else DATABASE.get()
+
+
 @pytest_twisted.async_yield_fixture
-async def opening(path: Path) -> AsyncIterator[Opener]:
+async def opening(url: str) -> AsyncIterator[Opener]:
     """Return what opens a database with given settings; all are closed after the test."""
     opened: list[Opened] = []
 
     async def open_one(events: Events | None = None, **settings: Any) -> Opened:
-        database = Opened(path, events or Events(), **settings)
+        database = Opened(events=events or Events(), **{"url": url, **settings})
         await database.open()
         opened.append(database)
         return database

@@ -30,6 +30,9 @@ from buildapi.settings import Events
 if TYPE_CHECKING:
     from test.db.conftest import Opener
 
+# Files, and what may be beside them; of servers: test_servers.
+pytestmark = pytest.mark.systems("sqlite")
+
 EXAMPLE = {"name": "m1", "name_hash": "x", "active": 1, "last_active": 1}
 
 
@@ -112,7 +115,7 @@ async def test_a_database_keeps_its_identity(opening: Opener) -> None:
 
     assert second.identity == first.identity
     assert second.delivered == [2]
-    assert second.file.is_sound()
+    assert second.seen.is_sound()
 
 
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
@@ -351,7 +354,7 @@ async def test_what_was_to_be_written_fails_if_it_cannot_be_opened(
     database = await opening()
     await database.close()
     path.write_text("no database")
-    another = type(database)(path, Events())
+    another = type(database)(f"sqlite:///{path}", Events())
     early = another.add("a")
 
     with pytest.raises(CannotOpen):

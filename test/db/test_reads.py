@@ -23,6 +23,9 @@ from buildapi.errors import CorruptChunk, NoSuchResource, Stopping, Unavailable
 if TYPE_CHECKING:
     from test.db.conftest import Opener
 
+# Instructions, and what an embedded database does; of servers: test_server_reads.
+pytestmark = pytest.mark.systems("sqlite")
+
 # Counts to a number of rows: 10 rows are small, a million are not.
 COUNT = """
 WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})

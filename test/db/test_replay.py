@@ -13,6 +13,8 @@ from buildapi.service import BuildAPI
 from buildapi.settings import Events, Settings
 from buildapi.testing import NOON, in_memory_api, result_of
 
+pytestmark = pytest.mark.usefixtures("system")
+
 TTL_S = 30.0
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from buildapi.db.transaction import Tx
     from buildapi.service import BuildAPI
 
+pytestmark = pytest.mark.usefixtures("system")
+
 
 class Kit:
     """A log in memory, and the clock by which it forgets."""
