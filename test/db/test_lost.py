@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from threading import Thread
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import pytest_twisted
@@ -136,7 +136,7 @@ async def test_a_connection_that_is_cut_at_commit_costs_nothing(
         relay.cut = what
 
     release, held = database.held()
-    adding = [database.add("a"), database.write(body), database.add("b")]
+    adding: list[Deferred[Any]] = [database.add("a"), database.write(body), database.add("b")]
     release.set()
     await held
     at_commit.does = cut

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from buildapi.db import migrate
 from buildapi.db.eventlog import Draft
 from buildapi.db.systems import connector
-from buildapi.db.tables import buildapi_events, builds, changes, logs, masters, metadata, own, steps
+from buildapi.db.tables import buildapi_events, builds, changes, masters, metadata, own, steps
 from buildapi.db.transaction import ROWS_PER_INSERT, Announce, Tx
 from buildapi.testing.memory import DATABASE
 
