@@ -42,7 +42,18 @@ from buildapi.mq.topic import (
     split_key,
     split_topic,
 )
-from buildapi.mq.trie import Trie
+from buildapi.mq.trie import Place, Trie
+
+# Audiences that are remembered, their listeners included: a few megabytes.
+MOST_REMEMBERED = 50_000
+# Topics whose audience is remembered.
+MOST_RECENT = 1_000
+
+# Where an event's topic led to, and each of its keys.
+_Matched = tuple[tuple[Place[Listener], ...], ...]
+# Who hears of it, in the order in which they came; None: by the topic, else by which of the keys.
+_Audience = tuple[tuple[Listener, int | None], ...]
+_UNKNOWN: tuple[tuple[str, ...], _Audience | None] = ((), None)
 
 _log = Logger()
 
@@ -65,6 +76,10 @@ class Bus:
         self._keys: Trie[Listener] = Trie()
         self._listeners: set[Listener] = set()
         self._streams: set[Stream] = set()
+        # Good until somebody comes or goes: by topic, and by what the names led to.
+        self._recent: dict[str, tuple[tuple[str, ...], _Audience | None]] = {}
+        self._audiences: dict[_Matched, _Audience] = {}
+        self._remembered = 0
         self._afterwards: deque[Callable[[], None]] = deque()
         self._numbers = count()
         self._pending: deque[Event] = deque()
@@ -136,7 +151,7 @@ class Bus:
             self._topics,
             {parse_pattern(text) for text in _listed(patterns)},
             callback,
-            lambda _, event: callback(event),
+            callback,
         )
 
     def listen_keys(
@@ -231,7 +246,7 @@ class Bus:
         trie: Trie[Listener],
         patterns: set[Pattern],
         consumer: Callable[..., object],
-        hear: Callable[[str, Event], object],
+        hear: Callable[..., object],
     ) -> Listener:
         if self._closed:
             raise Stopping("the bus is closed, and no more events will come")
@@ -242,43 +257,64 @@ class Bus:
             self._listeners.remove(listener)
             for pattern in patterns:
                 trie.remove(pattern, listener)
+            self._forget_audiences()
 
         listener = Listener(next(self._numbers), consumer, hear, leave)
         self._listeners.add(listener)
         for pattern in patterns:
             trie.add(pattern, listener)
+        self._forget_audiences()
         return listener
 
     def _deliver(self, event: Event) -> None:
         self._last_seq = event.seq or self._last_seq
         self.published += 1
-        for listener, name in self._audience(event):
-            if not listener.closed:
-                self._call(listener, name, event)
+        for listener, at in self._audience(event):
+            if listener.closed:
+                continue
+            self.delivered += 1
+            try:
+                result = (
+                    listener.hear(event) if at is None else listener.hear(event.keys[at], event)
+                )
+            except Exception:  # noqa: BLE001  whatever it is, the other listeners come next
+                self._report(None, listener, event)
+            else:
+                if result is not None:
+                    self._watch(result, listener, event)
 
-    def _audience(self, event: Event) -> Iterable[tuple[Listener, str]]:
-        """Who is to hear of the event, each with the name of it that matched first."""
-        found = self._topics.find(split_topic(event.topic))
-        if not (found or self._keys):
-            return ()
-        names = dict.fromkeys(found, event.topic)
+    def _audience(self, event: Event) -> _Audience:
+        """Who is to hear of the event."""
+        # The next line of a log has the names of the one before.
+        keys, audience = self._recent.get(event.topic, _UNKNOWN)
+        if audience is None or keys != event.keys:
+            audience = self._audience_by_names(event)
+            if len(self._recent) >= MOST_RECENT:
+                self._recent.clear()
+            self._recent[event.topic] = (event.keys, audience)
+        return audience
+
+    def _audience_by_names(self, event: Event) -> _Audience:
+        places = [self._topics.places(split_topic(event.topic))]
         if self._keys:
-            for key in event.keys:
-                for listener in self._keys.find(split_key(key)):
-                    names.setdefault(listener, key)
-        if len(names) > 1:
-            return sorted(names.items(), key=_arrival)
-        return names.items()
+            places += [self._keys.places(split_key(key)) for key in event.keys]
+        # Where a name leads to, most others lead too: as many as there are patterns, not topics.
+        matched = tuple(places)
+        audience = self._audiences.get(matched)
+        if audience is None:
+            audience = self._audiences[matched] = _listeners(matched)
+            self._remembered += 1 + len(audience)
+            if self._remembered > MOST_REMEMBERED:
+                self._forget_audiences()
+        return audience
 
-    def _call(self, listener: Listener, name: str, event: Event) -> None:
-        self.delivered += 1
-        try:
-            result = listener.hear(name, event)
-        except Exception:  # noqa: BLE001  whatever it is, the other listeners come next
-            self._report(None, listener, event)
-            return
-        if result is None:
-            return
+    def _forget_audiences(self) -> None:
+        self._recent.clear()
+        self._audiences.clear()
+        self._remembered = 0
+
+    def _watch(self, result: object, listener: Listener, event: Event) -> None:
+        """Log what goes wrong later."""
         if isinstance(result, Coroutine):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
@@ -296,7 +332,20 @@ class Bus:
         )
 
 
-def _arrival(entry: tuple[Listener, str]) -> int:
+def _listeners(matched: _Matched) -> _Audience:
+    """Return who stands where an event's topic and its keys led to, each with its first name."""
+    topic, *keys = matched
+    names: dict[Listener, int | None] = {}
+    for place in topic:
+        names |= dict.fromkeys(place.values)
+    for at, places in enumerate(keys):
+        for place in places:
+            for listener in place.values:
+                names.setdefault(listener, at)
+    return tuple(sorted(names.items(), key=_arrival))
+
+
+def _arrival(entry: tuple[Listener, int | None]) -> int:
     return entry[0].number
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
-from buildapi.mq.event import Event
-
 
 class Listener:
     """
     A callback that hears of the events which match its patterns, until it is closed.
 
     ``consumer``: the callback, as it was given.  ``closed``: nothing more is heard.
+    ``hear``: called with the event, after the key that matched if it listens to keys.
     Made by ``Bus.listen`` and ``Bus.listen_keys``.
     """
 
@@ -23,7 +22,7 @@ class Listener:
         self,
         number: int,
         consumer: Callable[..., object],
-        hear: Callable[[str, Event], object],
+        hear: Callable[..., object],
         leave: Callable[[Listener], None],
     ) -> None:
         self.number = number

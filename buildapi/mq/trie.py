@@ -19,24 +19,25 @@ from buildapi.mq.topic import Pattern, Wild
 T = TypeVar("T")
 
 
-class _Node(Generic[T]):
-    """The place where all patterns that begin with the same steps have got to."""
+class Place(Generic[T]):
+    """Where all patterns that begin with the same steps have got to, and the values of those."""
 
     # The two wild steps stand in attributes too: `find` looks at them for every word published, and
     # members of an Enum are slow to find in a dictionary (measured: a third fewer events a second).
-    __slots__ = ("any_number", "any_word", "next", "stays", "values")
+    __slots__ = ("any_number", "any_word", "has_wild", "next", "stays", "values")
 
     def __init__(self, *, stays: bool = False) -> None:
-        self.next: dict[str | Wild, _Node[T]] = {}
-        self.any_word: _Node[T] | None = None
-        self.any_number: _Node[T] | None = None
+        self.next: dict[str | Wild, Place[T]] = {}
+        self.any_word: Place[T] | None = None
+        self.any_number: Place[T] | None = None
+        self.has_wild = False
         self.stays = stays
         self.values: set[T] = set()
 
-    def grow(self, step: str | Wild) -> _Node[T]:
+    def grow(self, step: str | Wild) -> Place[T]:
         """Return the node that follows after ``step``, a new one if need be."""
         if step not in self.next:
-            self.next[step] = _Node(stays=step is Wild.ANY)
+            self.next[step] = Place(stays=step is Wild.ANY)
             self._find_wild()
         return self.next[step]
 
@@ -48,6 +49,7 @@ class _Node(Generic[T]):
     def _find_wild(self) -> None:
         self.any_word = self.next.get(Wild.ONE)
         self.any_number = self.next.get(Wild.ANY)
+        self.has_wild = self.any_word is not None or self.any_number is not None
 
 
 class Trie(Generic[T]):
@@ -58,7 +60,7 @@ class Trie(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._root: _Node[T] = _Node()
+        self._root: Place[T] = Place()
         self._pairs = 0
 
     def __len__(self) -> int:
@@ -92,27 +94,49 @@ class Trie(Generic[T]):
 
     def find(self, words: Sequence[str]) -> AbstractSet[T]:
         """Find the values of all patterns that match a name, given as its words."""
-        nodes: list[_Node[T]] = []
-        _enter(self._root, nodes)
-        for word in words:
-            reached: list[_Node[T]] = []
-            for node in nodes:
-                # It may have been entered anew: by a node before it, for parents come first.
-                if node.stays and node not in reached:
-                    reached.append(node)
-                if (following := node.next.get(word)) is not None:
-                    _enter(following, reached)
-                if (following := node.any_word) is not None:
-                    _enter(following, reached)
-            if not reached:
-                return frozenset()
-            nodes = reached
-        return frozenset().union(*[node.values for node in nodes])
+        return frozenset().union(*[place.values for place in self.places(words)])
+
+    def places(self, words: Sequence[str]) -> tuple[Place[T], ...]:
+        """
+        Find where the values of all patterns that match a name stand; none of the places is empty.
+
+        They are the same objects until a value is added or removed.
+        """
+        # Most names leave before anything wild has come, and until then there is but one path.
+        place = self._root
+        for at, word in enumerate(words):
+            if place.has_wild:
+                return _reached(place, words[at:])
+            following = place.next.get(word)
+            if following is None:
+                return ()
+            place = following
+        return _reached(place, ())
 
 
-def _enter(node: _Node[T], reached: list[_Node[T]]) -> None:
-    """Step on a node, and on a `#` behind it, which needs no word."""
-    reached.append(node)
-    while (following := node.any_number) is not None:
+def _reached(start: Place[T], words: Sequence[str]) -> tuple[Place[T], ...]:
+    """Walk all paths from a place at once."""
+    places: list[Place[T]] = []
+    _enter(start, places)
+    for word in words:
+        reached: list[Place[T]] = []
+        for place in places:
+            # It may have been entered anew: by a place before it, for parents come first.
+            if place.stays and place not in reached:
+                reached.append(place)
+            if (following := place.next.get(word)) is not None:
+                _enter(following, reached)
+            if (following := place.any_word) is not None:
+                _enter(following, reached)
+        if not reached:
+            return ()
+        places = reached
+    return tuple([place for place in places if place.values])
+
+
+def _enter(place: Place[T], reached: list[Place[T]]) -> None:
+    """Step on a place, and on a `#` behind it, which needs no word."""
+    reached.append(place)
+    while (following := place.any_number) is not None:
         reached.append(following)
-        node = following
+        place = following

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import databases, measure, report, servers, setup
+from benchmarks import databases, measure, report, servers, setup, streams
 from benchmarks.databases import Data
 from benchmarks.measure import Effort, Results
 from benchmarks.processes import DidNotStart, Processes, processes
@@ -23,6 +23,7 @@ CHAPTERS = {
     "busy": measure.busy,
     "appends": measure.appends,
     "follower": measure.followers,
+    "bus": streams.bus,
 }
 DATABASES: dict[str, type[Data]] = {
     "sqlite": databases.SQLiteFile,
@@ -108,6 +109,7 @@ def _measure(
         "rest": ("buildapi", *peers),
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
+    casts["bus"] = ()
     casts["follower"] = casts["appends"]
     casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
     casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))

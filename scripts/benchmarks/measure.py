@@ -56,8 +56,8 @@ class Results:
 
     rest: by path, connections and server.  reads: by name and server.  busy: cheap reads, by server
     and whether they were beside the heaviest; heavy: those, by path.  appends: by server and
-    whether 16 connections read.  followers: by server and appends per second.  notes: what could
-    not be measured, and why.
+    whether 16 connections read.  followers: by server and appends per second.  bus: events/s, by
+    subscribers.  notes: what could not be measured, and why.
     """
 
     rest: dict[tuple[str, int, str], list[Rate]] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class Results:
     heavy: dict[str, list[Rate]] = field(default_factory=dict)
     appends: dict[tuple[str, bool], list[dict[str, Any]]] = field(default_factory=dict)
     followers: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    bus: dict[str, list[float]] = field(default_factory=dict)
     equal_rows: bool | None = None
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)

@@ -139,6 +139,9 @@ def chapters(results: Results, builds: int) -> list[Chapter]:
     if results.followers:
         title = "Follower, ms from append to the line at the client"
         found.append(Chapter(title, list(_followers(results))))
+    if results.bus:
+        title = "Bus, events published per second of processor time, by subscribers"
+        found.append(Chapter(title, list(_bus(results))))
     return found
 
 
@@ -244,6 +247,12 @@ def _followers(results: Results) -> Iterator[Figure]:
             title = f"  {per_second} appends/s wanted, {what}"
             yield Figure(title, [one.get(f"{what}_ms") for one in found], lower_is_better=True)
         yield Figure("    appends/s reached", [one.get("reached_per_second") for one in found])
+
+
+def _bus(results: Results) -> Iterator[Figure]:
+    for title, rates in results.bus.items():
+        aims = (Aim(500_000, "buildapi"),) if title.startswith("1,000 not") else ()
+        yield Figure(f"  {title}", [median(rates)], aims)
 
 
 def _title(name: str, connections: int) -> str:

@@ -380,3 +380,45 @@ def test_a_closed_bus_has_no_listeners_and_takes_none(bus: Bus) -> None:
     for attempt in refused:
         with pytest.raises(Stopping):
             attempt()
+
+
+def test_who_comes_or_goes_changes_who_hears_of_the_next_event(bus: Bus) -> None:
+    """The names of the events are the same; who wants them is not."""
+    heard: list[tuple[str, int]] = []
+    first = bus.listen("build.#", RecordingListener("first", heard))
+    bus.publish([an_event(1)])
+    bus.listen("build.*.new", RecordingListener("second", heard))
+    bus.publish([an_event(2)])
+    first.close()
+    bus.publish([an_event(3)])
+
+    assert heard == [("first", 1), ("first", 2), ("second", 2), ("second", 3)]
+
+
+def test_events_of_one_topic_may_have_different_keys(bus: Bus) -> None:
+    """Each event is heard by those whom its own keys concern."""
+    heard: list[tuple[str, int]] = []
+    bus.listen_keys("builds/10/new", lambda key, event: heard.append((key, event.seq)))
+
+    bus.publish([an_event(1), an_event(2, keys=BUILD_KEYS), an_event(3, keys=("builds/11/new",))])
+    bus.publish([an_event(4, keys=BUILD_KEYS)])
+
+    assert heard == [("builds/10/new", 2), ("builds/10/new", 4)]
+
+
+def test_what_is_remembered_of_listeners_is_bounded(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More kinds of events than are remembered reach who wants them all the same."""
+    monkeypatch.setattr("buildapi.mq.bus.MOST_RECENT", 7)
+    monkeypatch.setattr("buildapi.mq.bus.MOST_REMEMBERED", 10)
+    seqs: list[int] = []
+    for number in range(20):
+        bus.listen(f"build.{number}.#", lambda event: seqs.append(event.seq))
+
+    for turn in range(2):
+        bus.publish([an_event(20 * turn + n, f"build.{n}.new") for n in range(20)])
+        assert len(bus._recent) <= 7
+        assert len(bus._audiences) <= 10
+
+    assert seqs == list(range(40))
