@@ -48,7 +48,10 @@ def _of_commits() -> Condition:
     )
     chain = chain.union(
         sa.select(
-            commit.c.id, commit.c.parent_commitid, commit.c.revision, chain.c.depth + 1
+            commit.c.id,
+            commit.c.parent_commitid,
+            commit.c.revision,
+            chain.c.depth + sa.literal_column("1"),
         ).where(
             commit.c.id == chain.c.parent_commitid,
             chain.c.id != sa.bindparam("commitid1"),
@@ -228,7 +231,8 @@ class TestResultUpdates(Updates):
         Add results to a set.  Publishes ``results`` with their number.
 
         result_values: dictionaries with ``value`` (a text), ``test_name`` or ``test_code_path`` or
-        both, and maybe ``line`` and ``duration_ns``.
+        both, and maybe ``line`` and ``duration_ns``.  On a server Buildbot's column has room for no
+        more than 2.1 seconds; what took longer is kept as that.
         """
         _, owner, *_, complete = must_exist(tx, TestResultSet, test_result_setid)
         if owner != builderid:
@@ -248,13 +252,17 @@ class TestResultUpdates(Updates):
                     tx, _PATH, test_code_paths, builderid, given.get("test_code_path")
                 ),
                 line=given.get("line"),
-                duration_ns=given.get("duration_ns"),
+                duration_ns=_duration(tx, given.get("duration_ns")),
                 value=given["value"],
             )
         body = {"test_result_setid": test_result_setid, "added": len(result_values)}
         tx.emit(TestResultSet, test_result_setid, "results", body=body)
 
     addTestResults = addTestResults.prepared(_checked)
+
+
+def _duration(tx: Tx, duration_ns: int | None) -> int | None:
+    return None if duration_ns is None else min(duration_ns, tx.connector.LARGEST_INTEGER)
 
 
 def _named(

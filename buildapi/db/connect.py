@@ -40,6 +40,8 @@ class Connector(ABC):
     # Whether small reads are quickest on the reactor thread: no server is asked, and what is too
     # large can be stopped.
     EMBEDDED: ClassVar[bool] = False
+    # The largest value of the columns that Buildbot's schema calls integers.
+    LARGEST_INTEGER: ClassVar[int] = 2**31 - 1
     # The placeholder of statements whose text is made here and not by SQLAlchemy.
     PLACEHOLDER: ClassVar[str] = "%s"
 

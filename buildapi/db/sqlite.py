@@ -60,6 +60,7 @@ class SQLite(Connector):
     BEGIN_SNAPSHOT = "BEGIN"
     Error = sqlite3.Error
     EMBEDDED = True
+    LARGEST_INTEGER = 2**63 - 1
     PLACEHOLDER = "?"
 
     def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:

@@ -41,6 +41,8 @@ def test_a_result_has_a_name_or_a_place(api: BuildAPI, builderid: int, setid: in
     result_of(api.data.updates.addTestResults(builderid, setid, [whole, named, placed]))
 
     found = get(api, "test_result_sets", setid, "results")
+    # On a server there is room for two seconds.
+    whole["duration_ns"] = min(3 * 10**9, api.database.connector.LARGEST_INTEGER)
     nothing: dict[str, Any] = dict.fromkeys(("test_name", "test_code_path", "line", "duration_ns"))
     owner: dict[str, Any] = {"builderid": builderid, "test_result_setid": setid}
     assert found == [

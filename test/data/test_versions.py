@@ -47,6 +47,7 @@ ROUTES = [
 ]
 
 
+@pytest.mark.systems("sqlite")  # it tells which tables it reads
 @pytest.mark.parametrize("query", ["property=*", "property=x&limit=1&offset=1"])
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.pattern)
 def test_a_plan_knows_every_table_that_it_reads(api: BuildAPI, route: Route, query: str) -> None:
