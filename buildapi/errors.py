@@ -14,6 +14,7 @@ Every error that buildapi raises on purpose.
     ├── Conflict              409   the state of things does not allow it
     │   ├── CorruptValue            what is stored cannot be what it should be
     │   │   └── CorruptChunk        a piece of a log cannot be read
+    │   ├── NoEventLog              there are no positions here, so no streams of events
     │   ├── Missed                  events that a subscriber will not get
     │   └── Overflow                a subscriber was too slow and lost events
     ├── KeyReused             422   an Idempotency-Key that another call used already
@@ -102,6 +103,16 @@ class CorruptValue(Conflict):
 
 class CorruptChunk(CorruptValue):
     """A stored piece of a log cannot be read."""
+
+
+class NoEventLog(Conflict):
+    """Nobody can be told of events by their position: no log tells of every change."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no event log here: another program writes the database, or it is one of"
+            " Buildbot's that was opened for reading only"
+        )
 
 
 class Overflow(Conflict):

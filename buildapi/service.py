@@ -219,6 +219,7 @@ class BuildAPI(MultiService):
             await (self.port.stopListening() or succeed(None))
         sockets = web.sockets.close()
         web.streams.close()
+        web.events.close()
         # The database after the requests: a download that is under way still reads.
         await self._by(end, web.site.close())
         await self._by(end, self.database.close())

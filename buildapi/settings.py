@@ -190,8 +190,15 @@ class Limits:
     subscription_bytes: Count = setting(
         8_388_608, "Bytes of messages that may wait for a client that reads slowly."
     )
+    events: Count = setting(
+        10_000,
+        "Events of the log that one answer of /api/v2/events looks at, so also the most it has; "
+        "meta.seq leads on.",
+    )
     connections: Count = setting(
-        10_000, "WebSockets and event streams that may be open at once; more are refused with 503."
+        10_000,
+        "WebSockets, event streams and waiting requests that may be open at once; more are "
+        "refused with 503.",
     )
     connections_per_client: Count = setting(
         2_000,

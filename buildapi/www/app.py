@@ -23,12 +23,13 @@ from buildapi.data.control import Control
 from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
-from buildapi.www import audit
+from buildapi.www import audit, events
 from buildapi.www.actions import Actions
 from buildapi.www.audit import Audit
 from buildapi.www.channel import Site
 from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
+from buildapi.www.events import Events
 from buildapi.www.eventstream import EventStreams
 from buildapi.www.metrics import Metrics, Watched
 from buildapi.www.rest import Rest
@@ -45,6 +46,7 @@ class Web:
 
     seq: gives the newest published position.  not_ready: gives why requests are not served now.
     ``site``: what a port serves.  ``sockets``: the WebSockets.  ``streams``: the event streams.
+    ``events``: the answers that wait for events.
     """
 
     app = Klein()
@@ -69,6 +71,7 @@ class Web:
         self._audit = Audit(control, self._is_own)
         self.sockets = Sockets(settings, data, bus, self._cors, reactor)
         self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
+        self.events = Events(data, bus, self.streams, settings.limits, self._rest.position, reactor)
         self.sse = Listen(data, bus, self.streams, settings.limits)
         self.site = Site(
             Door(self),
@@ -150,8 +153,13 @@ class Web:
         # /api/v2 itself is the root, /api/v2/ is a path with an empty element.
         path = b"".join(path.split(b"/", 3)[3:]) if path.count(b"/") > 2 else b"/"  # noqa: PLR2004
         if request.method in _READING and not request.requestHeaders.hasHeader(b"origin"):
-            return self._rest.render(request, path, query)
+            return self._read(request, path, query)
         return self._guarded(request, path, query)
+
+    def _read(self, request: Any, path: bytes, query: bytes) -> Any:
+        if path == events.PATH:
+            return self.events.render(request, query)
+        return self._rest.render(request, path, query)
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:
         """Answer a request of another method, or from a page of whatever origin."""
@@ -159,7 +167,7 @@ class Web:
         if refused is not None:
             return refused
         if request.method in _READING:
-            return self._rest.render(request, path, query)
+            return self._read(request, path, query)
         if request.method == b"POST":
             request.route = "control"
             return self._actions.render(request, path)

@@ -94,13 +94,14 @@ class EventStreams:
     All such answers of a server.
 
     ``open``: those that have not ended.  ``cut``: how many clients were too slow, since the start.
+    ``admission``: says how many there may be.
     """
 
     def __init__(self, limits: Limits, admission: Admission, clock: IReactorTime) -> None:
         self.open: set[EventStream] = set()
         self.cut = 0
         self._limits = limits
-        self._admission = admission
+        self.admission = admission
         self._beat = LoopingCall(self._comment)
         self._beat.clock = clock
 
@@ -110,7 +111,7 @@ class EventStreams:
 
         Raises TooMany or Unavailable where there are enough.
         """
-        leave = self._admission.enter(request.getClientAddress())
+        leave = self.admission.enter(request.getClientAddress())
 
         def over(stream: EventStream) -> None:
             leave()

@@ -15,8 +15,8 @@ client does not read, its events wait in the stream, within its bounds, and nowh
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from twisted.internet.defer import Deferred
@@ -35,6 +35,12 @@ SLICE_BYTES = 64 * 1024
 MOST_FRAMES = 64
 
 Sub = int | str
+
+
+class Bookmark(NamedTuple):
+    """Nothing was told, and the client may go on from here all the same."""
+
+    seq: int
 
 
 class Out(Protocol):
@@ -59,12 +65,16 @@ def event_frame(event: Event, sub: Sub) -> bytes:
     return b'{"sub":%b,%b' % (orjson.dumps(sub), event.told[1:])
 
 
-def item_frame(item: Gap | Synced, sub: Sub) -> bytes:
+def item_frame(item: Gap | Synced | Bookmark, sub: Sub) -> bytes:
     """Return what is no event as the stream ``sub`` tells it."""
-    if isinstance(item, Synced):
-        return orjson.dumps({"sub": sub, "synced": item.seq})
-    gap = {"from": item.first, "to": item.last, "why": item.why}
-    return orjson.dumps({"sub": sub, "gap": gap})
+    return orjson.dumps({"sub": sub, **members(item)})
+
+
+def members(item: Gap | Synced | Bookmark) -> dict[str, Any]:
+    """Return what is no event as all roads tell it."""
+    if isinstance(item, Gap):
+        return {"gap": {"from": item.first, "to": item.last, "why": item.why}}
+    return {"synced" if isinstance(item, Synced) else "bookmark": item.seq}
 
 
 class Pump:
@@ -128,7 +138,7 @@ class Pump:
                 return
             self._send(items)
 
-    def _send(self, items: list[Item]) -> None:
+    def _send(self, items: Iterable[Item | Bookmark]) -> None:
         out, sub = self._out, self.sub
         for item in items:
             if isinstance(item, Event):
@@ -160,6 +170,6 @@ class Pump:
     def _bookmark(self) -> None:
         position = self.stream.bookmark
         if position > self._said and not self._busy:
-            self._out.send(orjson.dumps({"sub": self.sub, "bookmark": position}))
+            self._send([Bookmark(position)])
         self._said = position
         self._idle = self._clock.callLater(BOOKMARK_EVERY_S, self._bookmark)

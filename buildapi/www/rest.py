@@ -252,9 +252,9 @@ class Rest:
         """Answer a request by a method that the API does not have."""
         return self._refuse(request, Failure(BadRequest("invalid HTTP method")), self._seq())
 
-    def position(self, headers: Any) -> None:
-        """Add the newest published position to the headers of an answer."""
-        self._position(headers, self._seq())
+    def position(self, headers: Any, seq: int | None = None) -> None:
+        """Add a position to the headers of an answer, by default the newest published."""
+        self._position(headers, self._seq() if seq is None else seq)
 
     def _refuse(self, request: Any, failure: Failure, seq: int | None = None) -> int:
         status, sentence = refusal(failure)
