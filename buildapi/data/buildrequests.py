@@ -35,7 +35,7 @@ def _properties(narrowing: Narrowing) -> Column:
         where = sa.and_(where, buildset_properties.c.property_name.in_(names))
     return json_map(
         buildset_properties.c.property_name,
-        buildset_properties.c.property_value,
+        [buildset_properties.c.property_value],
         buildset_properties,
         where,
     )

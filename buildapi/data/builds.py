@@ -55,15 +55,14 @@ def property_map(properties: int) -> Column:
     if properties > 0:
         names: list[Column] = [bound_text(f"p{index}") for index in range(properties)]
         where = sa.and_(where, build_properties.c.name.in_(names))
-    source = spelling.json_string(build_properties.c.source)
-    pair = (
-        sa.literal_column("'['")
-        .concat(build_properties.c.value)
-        .concat(", ")
-        .concat(source)
-        .concat("]")
+    pair: tuple[Column, ...] = (
+        build_properties.c.value,
+        sa.literal_column("', '"),
+        spelling.json_string(build_properties.c.source),
     )
-    return json_map(build_properties.c.name, pair, build_properties, where)
+    return json_map(
+        build_properties.c.name, pair, build_properties, where, opening="[", closing="]"
+    )
 
 
 def _properties(narrowing: Narrowing) -> Column:

@@ -192,7 +192,7 @@ class Change(Resource):
     properties: SourcedProperties = field(
         json_map(
             change_properties.c.property_name,
-            change_properties.c.property_value,
+            [change_properties.c.property_value],
             change_properties,
             change_properties.c.changeid == changes.c.changeid,
         ),

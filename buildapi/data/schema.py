@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import string
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -367,14 +367,27 @@ def embedded_list(resource: type[Resource], source: sa.FromClause, where: Condit
     return json_array(spelling.json_value(json_object(resource)), source, where)
 
 
-def json_map(name: Column, text: Column, source: sa.FromClause, where: Condition) -> Column:
+def json_map(
+    name: Column,
+    texts: Sequence[Column],
+    source: sa.FromClause,
+    where: Condition,
+    *,
+    opening: str = "",
+    closing: str = "",
+) -> Column:
     """
     Return stored JSON texts as one JSON object: ``{name: text, …}``.
 
-    The texts are joined, not parsed: one stored NaN would make a JSON function fail the whole
-    query.
+    texts: JSON, one behind the other, between ``opening`` and ``closing``.  They are joined, not
+    parsed: one stored NaN would make a JSON function fail the whole query.
     """
-    pair = spelling.json_string(name).concat(":").concat(text)
-    joined = sa.func.coalesce(spelling.joined(pair), "")
-    whole = sa.literal_column("'{'").concat(joined).concat("}")
-    return sa.select(whole).select_from(source).where(where).scalar_subquery()
+    # Each text that is joined to another is a copy: what is the same for all stands between them.
+    # The first of them is bound: on MariaDB that says how texts of different columns are joined.
+    pair = spelling.json_string(name).concat(f":{opening}")
+    for text in texts:
+        pair = pair.concat(text)
+    joined = spelling.joined(pair, f"{closing},")
+    whole = sa.literal_column("'{'").concat(joined).concat(sa.literal_column(f"'{closing}}}'"))
+    found = sa.func.coalesce(whole, EMPTY_OBJECT)
+    return sa.select(found).select_from(source).where(where).scalar_subquery()

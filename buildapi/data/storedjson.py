@@ -14,8 +14,9 @@ from typing import Any
 
 import orjson
 
-# Longer texts are not remembered: what is repeated is short.
-LONGEST_REMEMBERED = 1024
+# Dashboards ask for the same rows again and again: short texts are remembered, and some that are
+# long, as all properties of a build; together at most some 16 MB.
+SHORT, LONG = 1024, 16 * 1024
 
 
 def valid_json(stored: Any, otherwise: str = "null") -> str:
@@ -23,10 +24,9 @@ def valid_json(stored: Any, otherwise: str = "null") -> str:
     Return stored JSON text as JSON: NaN and Infinity as null, ``otherwise`` for what is no JSON.
     """
     text = stored if type(stored) is str else shown_text(stored)
-    if len(text) > LONGEST_REMEMBERED:
-        return _valid(text, otherwise)
-    # A dashboard asks for the same rows again and again.
-    return _remembered(text, otherwise)
+    if len(text) <= SHORT:
+        return _short(text, otherwise)
+    return _long(text, otherwise) if len(text) <= LONG else _valid(text, otherwise)
 
 
 def _valid(text: str, otherwise: str) -> str:
@@ -37,7 +37,8 @@ def _valid(text: str, otherwise: str) -> str:
     return text
 
 
-_remembered = lru_cache(maxsize=8192)(_valid)
+_short = lru_cache(maxsize=8192)(_valid)
+_long = lru_cache(maxsize=512)(_valid)
 
 
 def _mended(text: str, otherwise: str) -> str:

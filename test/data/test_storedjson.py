@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildapi.data.storedjson import LONGEST_REMEMBERED, shown_text, valid_json
+from buildapi.data.storedjson import LONG, SHORT, shown_text, valid_json
 
 
 def strictly(text: str) -> Any:
@@ -49,8 +49,8 @@ def test_a_list_that_is_none_is_empty() -> None:
 
 @given(st.text())
 def test_any_text_gives_json(text: str) -> None:
-    """Short ones, which are remembered, and long ones, which are not."""
-    for stored in (text, text + " " * LONGEST_REMEMBERED):
+    """Short and long ones, which are remembered, and longer ones, which are not."""
+    for stored in (text, text + " " * SHORT, text + " " * LONG):
         strictly(valid_json(stored))
 
 
