@@ -167,6 +167,10 @@ def _index_names(engine: Engine, table: str) -> list[str | None]:
             "buildapi_builds_builderid (builderid=?)",
         ),
         (
+            "SELECT * FROM builds WHERE builderid = 1 AND results = 2 ORDER BY id DESC LIMIT 50",
+            "buildapi_builds_results (builderid=? AND results=?)",
+        ),
+        (
             "SELECT * FROM builds WHERE complete_at IS NULL ORDER BY id",
             "buildapi_builds_complete_at (complete_at=?)",
         ),
