@@ -134,20 +134,19 @@ def _lined_up(element: json_in_order, compiler: Any, **kw: Any) -> str:
 
 
 class joined(_Spelled):  # noqa: N801
-    """The texts of all rows, with commas between; null if there are none."""
+    """The texts of all rows, with ``between`` between them; null if there are none."""
 
     type = sa.Text()
-    names: ClassVar = {"sqlite": "group_concat"}
+    names: ClassVar = {"sqlite": "group_concat", "postgresql": "string_agg"}
 
-
-@compiles(joined, "postgresql")
-def _string_agg(element: joined, compiler: Any, **kw: Any) -> str:
-    return f"string_agg({compiler.process(element.clauses, **kw)}, ',')"
+    def __init__(self, text: Column, between: str) -> None:
+        super().__init__(text, sa.literal_column(f"'{between}'"))
 
 
 @compiles(joined, "mariadb")
 def _separated(element: joined, compiler: Any, **kw: Any) -> str:
-    return f"group_concat({compiler.process(element.clauses, **kw)} SEPARATOR ',')"
+    text, between = (compiler.process(one, **kw) for one in element.clauses)
+    return f"group_concat({text} SEPARATOR {between})"
 
 
 class position(_Spelled):  # noqa: N801

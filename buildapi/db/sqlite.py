@@ -25,6 +25,9 @@ from buildapi.db.connect import Connector, Params, Reader, compiled
 from buildapi.errors import BadArgument, CannotOpen, Conflict, CorruptValue
 
 MEMORY = ":memory:"
+# How much of the file a connection that reads keeps at hand; SQLite's own 2 MB are little for
+# lists whose rows lie far from each other.
+CACHE_KB = 8 * 1024
 # How many instructions of its virtual machine lie between two questions whether to go on: mostly a
 # tenth of a millisecond, and a tenth of that where nobody may be kept waiting.  In a thread each
 # question waits for the interpreter lock.
@@ -166,7 +169,9 @@ class SQLite(Connector):
         A database in memory has one connection, and nobody to ask whether to give up.
         """
         timeout = self._busy_timeout_s if patient else 0
-        connection = self._open(self._reading_mode(), timeout, "query_only=ON")
+        connection = self._open(
+            self._reading_mode(), timeout, "query_only=ON", f"cache_size=-{CACHE_KB}"
+        )
         if not self.in_memory:
             steps = STEPS_PER_TICK if patient else STEPS_PER_TICK_AT_ONCE
             connection.set_progress_handler(give_up, steps)
