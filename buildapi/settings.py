@@ -209,6 +209,20 @@ class Limits:
     heartbeat_s: Interval = setting(
         15.0, "Seconds between two signs of life on a connection that stays open."
     )
+    followers: Count = setting(20_000, "Followers of logs that the server has at once.")
+    follow_frame_bytes: Count = setting(
+        131_072, "Size of the lines in one frame of a followed log; a longer line is one by itself."
+    )
+    follow_gather_ms: Span = setting(
+        8.0,
+        "Milliseconds for which lines of a busy log are gathered into one frame; the first line "
+        "after a pause is sent at once. A log with many followers is gathered longer.",
+    )
+    grep_characters: Count = setting(1_000, "Length of the longest pattern to search logs for.")
+    grep_memory_bytes: Annotated[int, Field(ge=65_536)] = setting(
+        1_048_576, "Memory that a compiled pattern may take; a larger one is refused."
+    )
+    context_lines: Count = setting(100, "Lines that may be asked for around each match.")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PAR
     """Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long."""
     pieces: list[bytes] = []
     size, reached, missing = 0, first, 0
-    for chunk in _chunks(reader, logid, first, end):
+    for chunk in chunks(reader, logid, first, end):
         missing += max(0, chunk.first_line - reached)
         pieces.append(lines([chunk], first, end - 1))
         size += len(pieces[-1])
@@ -85,7 +85,8 @@ def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PAR
     return Part(first, reached, b"".join(pieces), missing)
 
 
-def _chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:
+def chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:
+    """Read the chunks that hold lines from ``first`` on, before ``end``."""
     most = _FIRST_CHUNKS
     while first < end:
         wanted = {"logid": logid, "first": first, "last": end - 1, "most": most}
@@ -104,27 +105,6 @@ def parts(reader: Reader, logid: int, first: int, end: int) -> Iterator[Part]:
         first = found.next
 
 
-_EXTENT = sa.select(logs.c.num_lines, logs.c.complete).where(logs.c.id == sa.bindparam("logid"))
-
-
-def growth(
-    reader: Reader, logid: int, cursor: int | None, offset: int, most_bytes: int
-) -> tuple[int, bool, Part]:
-    """
-    Read what a follower does not have yet: the number of lines, whether that is the end, some
-    lines.
-
-    cursor: the next line; None at the beginning, which is ``offset``, from the end if negative.
-    """
-    row = reader.first(_EXTENT, {"logid": logid})
-    if row is None:
-        raise NoSuchResource(f"log {logid} has been deleted")
-    total, complete = row
-    if cursor is None:
-        cursor = max(0, total + offset) if offset < 0 else offset
-    return total, bool(complete), part(reader, logid, cursor, total, most_bytes)
-
-
 _NAMES = (
     sa.select(builders.c.name, builds.c.number, steps.c.name, workers.c.name)
     .select_from(
@@ -139,6 +119,11 @@ _NAMES = (
 
 # Twice as quick as to split the text and to cut every line.
 _REST_OF_LINE = re.compile(rb".?(.*\n)")
+
+
+def without_letters(text: bytes) -> bytes:
+    """Return whole lines of a log of type s without the letters of their streams."""
+    return b"".join(_REST_OF_LINE.findall(text))
 
 
 @dataclass(frozen=True)
@@ -158,9 +143,7 @@ class RawLog:
 
     def shown(self, text: bytes) -> bytes:
         """Return whole lines as a download has them: without the stream character of type s."""
-        if self.type != "s":
-            return text
-        return b"".join(_REST_OF_LINE.findall(text))
+        return without_letters(text) if self.type == "s" else text
 
 
 def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restriction | None) -> RawLog:

@@ -31,6 +31,7 @@ from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
 from buildapi.www.events import Events
 from buildapi.www.eventstream import EventStreams
+from buildapi.www.hub import Hubs
 from buildapi.www.metrics import Metrics, Watched
 from buildapi.www.rest import Rest
 from buildapi.www.sse import Listen
@@ -47,6 +48,7 @@ class Web:
     seq: gives the newest published position.  not_ready: gives why requests are not served now.
     ``site``: what a port serves.  ``sockets``: the WebSockets.  ``streams``: the event streams.
     ``events``: the answers that wait for events.
+    ``hubs``: those of followed logs.
     """
 
     app = Klein()
@@ -69,7 +71,8 @@ class Web:
         self._not_ready = not_ready
         self._base_url = settings.server.base_url
         self._audit = Audit(control, self._is_own)
-        self.sockets = Sockets(settings, data, bus, self._cors, reactor)
+        self.hubs = Hubs(data, bus, reactor, settings.limits)
+        self.sockets = Sockets(settings, data, bus, self.hubs, self._cors, reactor)
         self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
         self.events = Events(data, bus, self.streams, settings.limits, self._rest.position, reactor)
         self.sse = Listen(data, bus, self.streams, settings.limits)

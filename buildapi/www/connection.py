@@ -26,6 +26,7 @@ from buildapi.mq.event import Event
 from buildapi.settings import Limits, Settings
 from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
+from buildapi.www.hub import Hubs
 from buildapi.www.pump import MOST_FRAMES, Sub, event_frame
 from buildapi.www.ws import Client
 
@@ -154,6 +155,7 @@ class Socket(WebSocketServerProtocol):
             self.factory.clock,
             limits,
             self._too_slow,
+            self.factory.hubs,
         )
         self.factory.open.add(self)
         # The HTTP channel that carried the handshake is still registered.
@@ -253,7 +255,13 @@ class Sockets(WebSocketServerFactory):
     protocol: Any = Socket
 
     def __init__(
-        self, settings: Settings, data: DataAPI, bus: Bus, cors: Cors, reactor: Any
+        self,
+        settings: Settings,
+        data: DataAPI,
+        bus: Bus,
+        hubs: Hubs,
+        cors: Cors,
+        reactor: Any,
     ) -> None:
         super().__init__(reactor=reactor)  # type: ignore[no-untyped-call]  # autobahn is untyped
         # autobahn's own timer asks Twisted's reactor, whatever the factory was given.
@@ -261,6 +269,7 @@ class Sockets(WebSocketServerFactory):
         self.settings = settings
         self.data = data
         self.bus = bus
+        self.hubs = hubs
         self.admission = Admission(settings.limits)
         self.clock = reactor
         self.open: set[Socket] = set()

@@ -3,13 +3,23 @@ Following a log: its whole lines as they are appended, each exactly once, until 
 
     {"cmd": "followLog", "logid": 60, "offset": 0, "_id": 1}
     {"cmd": "followLog", "path": "builds/10/steps/2/logs/stdio", "offset": -200, "_id": 2}
+    {"cmd": "followLog", "logid": 60, "grep": "error|warning", "context": 2, "_id": 3}
 
     {"msg": "OK", "code": 200, "_id": 1, "logid": 60}
     {"sub": 1, "logid": 60, "first": 0, "next": 184, "content": "whole lines\n"}
     {"sub": 1, "end": {"num_lines": 4711, "complete": true}}
 
-A follower holds a cursor, the number of the next line, and reads from the database; the bus only
-says "look again". So a slow follower costs no memory, and many small appends arrive as few frames.
+    {"sub": 3, "logid": 60, "first": 0, "next": 98, "lines": [[96, "e1 error"], [97, "oso it is"]]}
+
+``offset`` counts lines from 0; negative, from the end at that moment. To resume, pass the last
+``next`` as the offset, with the same other arguments: no line comes twice, none is lost.
+``grep`` is an RE2 pattern and is matched with each line, without the letter of its stream; with
+``context`` so many lines around each match come too. ``streams`` are letters, of o, e and h: in a
+log of type s only lines of these come, and only they are searched. A frame tells of all lines from
+``first`` up to ``next``: those that it does not have are not wanted. It may have none at all.
+
+A stream that can't go on, since the log has been deleted or may not be read any more, ends with
+``{"sub": 1, "error": sentence, "code": 404}``.
 """
 
 from __future__ import annotations
@@ -18,32 +28,37 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from buildapi.data.api import ROUTER, DataAPI
-from buildapi.data.gate import Identity
-from buildapi.data.logchunks import Part, growth
+from buildapi.data.gate import Action, Identity, Scope
+from buildapi.data.loglines import EVERY_LINE, Growth, Lines, Place, Selection
 from buildapi.data.logs import Log
 from buildapi.data.router import Match
-from buildapi.db.connect import Reader
-from buildapi.db.engine import LOGS, TooLarge
-from buildapi.errors import BadRequest, NoSuchResource
-from buildapi.mq.bus import Bus
+from buildapi.errors import BadRequest, Forbidden, NoSuchResource
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
-
-# What one frame carries at most, but for a single longer chunk.
-FRAME_BYTES = 128 * 1024
+from buildapi.www.hub import Hub, Hubs, ready
 
 
-class Sink(Protocol):
-    """Where a follower's frames go."""
+class Road(Protocol):
+    """Where a follower's lines go, in whatever form."""
 
-    def send(self, frame: dict[str, Any]) -> None:
-        """Send one frame."""
+    def keeps_up(self) -> bool:
+        """Say whether what is sent now leaves at once."""
+
+    def room(self) -> Deferred[None]:
+        """Fire when the client keeps up."""
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Let one follower after the other read and send, when that doesn't pile up."""
+
+    def lines(self, lines: Lines) -> None:
+        """Send lines."""
+
+    def end(self, num_lines: int) -> None:
+        """Say that these are all."""
 
 
 @dataclass(frozen=True)
@@ -89,119 +104,163 @@ async def _awaited(data: DataAPI, path: str, match: Match, identity: Identity) -
 
 class Follower:
     """
-    One stream of one log.
+    Follows one log.  It holds a place, never lines: a slow one costs no memory.
 
     offset: the first line wanted, from 0; negative: so many from the end at that moment.
+    ``logid``: None until the log is there.
     """
 
     kind = "follower"
 
     def __init__(
-        self, data: DataAPI, bus: Bus, identity: Identity, sink: Sink, sub: int | str, offset: int
+        self,
+        hubs: Hubs,
+        identity: Identity,
+        road: Road,
+        offset: int,
+        wanted: Selection = EVERY_LINE,
     ) -> None:
-        self._data = data
-        self._bus = bus
+        self.place: Place | None = None
+        self.logid: int | None = None
+        self._hubs = hubs
+        self._data = hubs.data
         self._identity = identity
-        self._sink = sink
-        self.sub = sub
+        self._road = road
         self._offset = offset
+        self._wanted = wanted
+        self._scope: Scope | None = None
+        self._hub: Hub | None = None
         self._listener: Listener | None = None
         self._stopped = False
-        self._news: Deferred[None] | None = None
         self._looked = True
+        self._waiting: Deferred[None] | None = None
+        self._most_at_once = 2 * hubs.limits.follow_frame_bytes
+        hubs.admit(self.stop)
 
     def follow(self, found: Target) -> Deferred[None]:
         """
         Stream; fire at the end, or after ``stop``.
 
-        Fails with NoSuchResource if the log has been deleted, or will never be there.
+        Fails with NoSuchResource if the log has been deleted, or will never be there; with
+        Forbidden if it may not be read any more.
         """
         return Deferred.fromCoroutine(self._followed(found))
 
     def stop(self) -> None:
         """Send nothing more."""
         self._hear_no_more()
-        self._wake()
+        self.release(None)
 
     def _hear_no_more(self) -> None:
         self._stopped = True
+        self._hubs.dismiss(self.stop)
         if self._listener is not None:
             self._listener.close()
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            hub.forget(self)
+            self._hubs.leave(hub)
 
     async def _followed(self, found: Target) -> None:
         try:
-            logid = found.logid
-            if logid is None:
-                logid = await self._appeared(found)
-            if logid is not None:
-                await self._streamed(logid)
+            self.logid = found.logid
+            if self.logid is None and not self._stopped:
+                self.logid = await self._appeared(found)
+            if self.logid is not None and not self._stopped:
+                await self._streamed(self.logid)
         finally:
             self._hear_no_more()
 
     async def _streamed(self, logid: int) -> None:
-        # Subscribe before the first read: a line appended in between would never wake us.
-        self._listen([f"build.*.step.*.log.{logid}.*"])
-        cursor, at_tail = None, False
+        # The hub hears before the first read: a line appended in between would never wake us.
+        self._hub = hub = self._hubs.enter(logid, self._wanted)
+        self._scope = await hub.belongs_to()
         while not self._stopped:
-            async with self._sink.turn():
-                self._looked = True
-                lines, complete, part = await self._read(logid, cursor, small=at_tail)
+            async with self._road.turn():
                 if self._stopped:
                     return
-                cursor, at_tail = part.next, part.next >= lines
-                if part.text:
-                    self._send_lines(logid, part)
-                elif not at_tail:
-                    # House-keeping has taken these lines away; nobody will ever get them.
-                    cursor, at_tail = lines, True
-            if at_tail and complete:
-                self._sink.send({"sub": self.sub, "end": {"num_lines": lines, "complete": True}})
+                heard = hub.heard
+                found = await ready(hub.read(self.place, self._offset, small=False))
+                await self._send(found)
+            if self._stopped or self._ended(found):
                 return
-            if at_tail:
-                await self._something_new()
+            if found.at_end and hub.wait(self, found, heard):
+                self._waiting = Deferred()
+                await self._waiting
 
-    def _send_lines(self, logid: int, part: Part) -> None:
-        self._sink.send(
-            {
-                "sub": self.sub,
-                "logid": logid,
-                "first": part.first,
-                "next": part.next,
-                "content": part.text.decode("utf-8", "replace"),
-            }
-        )
+    async def _send(self, found: Growth) -> None:
+        if self._stopped:
+            return
+        self._check_rights()
+        self.place = found.place
+        if found.lines is None:
+            return
+        for lines in found.lines.split(self._hubs.limits.follow_frame_bytes):
+            self._road.lines(lines)
+            await self._road.room()
+            if self._stopped:
+                return
 
-    def _read(
-        self, logid: int, cursor: int | None, *, small: bool
-    ) -> Deferred[tuple[int, bool, Part]]:
-        offset = self._offset
+    def take(self, found: Growth) -> bool:
+        """Take what the hub has found; say whether to wait on there."""
+        assert self.place is not None  # noqa: S101  who waits has read
+        try:
+            self._check_rights()
+        except Forbidden:
+            self.release(Failure())
+            return False
+        lines = found.lines
+        if lines is not None and lines.next > self.place.told:
+            if not self._road.keeps_up() or len(lines.text) > self._most_at_once:
+                # Read it again by oneself, as soon as there is room.
+                self.release(None)
+                return False
+            self._road.lines(lines.since(self.place.told))
+        self.place = _later(self.place, found.place)
+        if self._ended(found):
+            self._stopped = True
+            self.release(None)
+            return False
+        return True
 
-        def read(reader: Reader) -> tuple[int, bool, Part]:
-            return growth(reader, logid, cursor, offset, FRAME_BYTES)
+    def release(self, result: Failure | None) -> None:
+        """Wait no more."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(result)  # a Failure makes it an errback
 
-        if small:
-            # At the tail there is little to read: no need for a thread.
-            try:
-                return succeed(self._data.database.inline("log growth", read))
-            except TooLarge:
-                pass
-        return self._data.database.read(read, LOGS)
+    def _ended(self, found: Growth) -> bool:
+        """Say that it is the end, if it is."""
+        if not (found.complete and found.at_end):
+            return False
+        self._road.end(found.total)
+        return True
+
+    def _check_rights(self) -> None:
+        assert self._scope is not None  # noqa: S101  it is the first that is read
+        refusal = self._data.gate.refusal(self._identity, Action.READ, self._scope)
+        if refusal is not None:
+            raise Forbidden(refusal)
 
     async def _appeared(self, found: Target) -> int | None:
         """Wait until the step makes the log; None if stopped."""
         step = found.step or {}
         place = f"build.{step['buildid']}.step.{step['number']}"
-        self._listen([f"{place}.log.*.newlog", f"{place}.finished"])
+        patterns = [f"{place}.log.*.newlog", f"{place}.finished"]
+        self._listener = self._hubs.bus.listen(patterns, self._heard)
         while not self._stopped:
             self._looked = True
             # The step first: a log that is missing after its end will always be.
             complete = (await self._get(("steps", step["stepid"])))["complete"]
             rows = await self._get(("steps", step["stepid"], "logs"), {"slug": found.slug})
             if rows:
+                self._listener.close()
                 return int(rows[0]["logid"])
             if complete:
                 raise NoSuchResource("the step has ended without such a log")
-            await self._something_new()
+            if self._looked and not self._stopped:
+                self._waiting = Deferred()
+                await self._waiting
         return None
 
     def _get(
@@ -209,23 +268,10 @@ class Follower:
     ) -> Deferred[Any]:
         return self._data.get(path, filters=filters, identity=self._identity)
 
-    def _listen(self, patterns: list[str]) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        if not self._stopped:
-            self._listener = self._bus.listen(patterns, self._heard)
-
     def _heard(self, _: Event) -> None:
         self._looked = False
-        self._wake()
+        self.release(None)
 
-    def _wake(self) -> None:
-        news, self._news = self._news, None
-        if news is not None:
-            news.callback(None)
 
-    async def _something_new(self) -> None:
-        # A flag instead of a queue: however much happens, one look is enough.
-        if self._looked and not self._stopped:
-            self._news = Deferred()
-            await self._news
+def _later(one: Place, other: Place) -> Place:
+    return Place(max(one.told, other.told), max(one.seen, other.seen), max(one.until, other.until))

@@ -46,7 +46,8 @@ from buildapi.mq.listener import Listener
 from buildapi.mq.stream import Bounds, Slow
 from buildapi.mq.topic import is_dotted
 from buildapi.settings import Limits
-from buildapi.www.follow import Follower, Target, target
+from buildapi.www.hub import Hubs
+from buildapi.www.logstream import LogStream, integer
 from buildapi.www.pump import Out, Pump, Sub
 
 # Subscriptions and streams together.
@@ -89,7 +90,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "subscribe": ("topic", "topics", "since", "log", "slow"),
     "startConsuming": ("path",),
     "stopConsuming": ("path",),
-    "followLog": ("logid", "path", "offset"),
+    "followLog": ("logid", "path", "offset", "grep", "context", "streams"),
     "unsubscribe": ("sub",),
 }
 
@@ -109,6 +110,7 @@ class Client:
         clock: IReactorTime,
         limits: Limits,
         too_slow: Callable[[str], None],
+        hubs: Hubs,
     ) -> None:
         self._data = data
         self._bus = bus
@@ -116,6 +118,7 @@ class Client:
         self._clock = clock
         self._limits = limits
         self._too_slow = too_slow
+        self._hubs = hubs
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
         self._streams: dict[Sub, Streaming] = {}
@@ -158,8 +161,20 @@ class Client:
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame."""
+        self.send_bytes(orjson.dumps(frame))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """Send a frame that is JSON already."""
         if not self._closed:
-            self._out.send(orjson.dumps(frame))
+            self._out.send(frame)
+
+    def keeps_up(self) -> bool:
+        """Say whether what is sent now leaves at once."""
+        return not self._out.paused
+
+    def room(self) -> Deferred[None]:
+        """Fire when the client keeps up, or has gone."""
+        return self._out.writable()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -227,7 +242,7 @@ class Client:
                 "or it was opened for reading only; startConsuming works"
             )
         since = frame.get("since")
-        if since is not None and _integer(since, "since") < 0:
+        if since is not None and integer(frame, "since") < 0:
             raise BadRequest("Invalid method argument 'since': positions begin with 0")
         stream = self._bus.subscribe(
             _topics(frame),
@@ -285,28 +300,23 @@ class Client:
 
     async def _follow_log(self, frame: dict[str, Any]) -> Reply:
         sub = self._free_name(frame)
-        logid, path = frame.get("logid"), frame.get("path")
-        offset = _integer(frame.get("offset", 0), "offset")
-        if (logid is None) == (path is None):
-            raise BadRequest("Invalid method argument 'logid': followLog wants it, or a path")
-        if logid is not None:
-            _integer(logid, "logid")
-        else:
-            _path(frame)
-        follower = Follower(self._data, self._bus, self.identity, self, sub, offset)
-        # The name is taken from now on: another command may come while the log is looked up.
-        self._streams[sub] = follower
-        try:
-            found = await target(self._data, logid, path, self.identity)
-        except BaseException:
-            self._forget(follower)
-            raise
-        return Reply({"logid": found.logid}, lambda: self._begin(follower, found))
+        return await self._followed(LogStream(self._hubs, self.identity, self, sub, frame))
 
-    def _begin(self, follower: Follower, found: Target) -> None:
-        streaming = follower.follow(found)
-        streaming.addErrback(self._broken, follower.sub)
-        streaming.addCallback(lambda _: self._forget(follower))
+    async def _followed(self, stream: LogStream) -> Reply:
+        # The name is taken from now on: another command may come while the log is looked up.
+        self._streams[stream.sub] = stream
+        try:
+            members = await stream.found()
+        except BaseException:
+            stream.stop()
+            self._forget(stream)
+            raise
+        return Reply(members, lambda: self._begin(stream))
+
+    def _begin(self, stream: LogStream) -> None:
+        streaming = stream.begin()
+        streaming.addErrback(self._broken, stream.sub)
+        streaming.addCallback(lambda _: self._forget(stream))
 
     def _broken(self, failure: Failure, sub: Sub) -> None:
         code, sentence = 500, "an internal error; the server's log has it"
@@ -359,12 +369,6 @@ def _path(frame: dict[str, Any]) -> str:
     if not isinstance(path, str):
         raise BadRequest(f"invalid path format '{path}'")
     return path
-
-
-def _integer(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadRequest(f"Invalid method argument '{name}': an integer is wanted")
-    return value
 
 
 def _topics(frame: dict[str, Any]) -> list[str]:

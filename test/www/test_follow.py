@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -11,13 +12,29 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
-from buildapi.data.gate import Identity
-from buildapi.db.tables import logchunks
+from buildapi.data.gate import Gate, Identity, Restriction
+from buildapi.data.loglines import Lines
+from buildapi.db.eventlog import Draft
+from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.service import BuildAPI
+from buildapi.settings import Limits, Settings
 from buildapi.testing import WebSocketClient, Wire, a_log, a_step, in_memory_api, result_of
+from buildapi.www.hub import Hub
 
 LINE = "x" * 1023 + "\n"
+
+
+# The clock of a service in memory stands still: nothing is ever gathered to its end.
+AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
+
+
+@pytest.fixture
+def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the service has its database
+    """Return a service that gathers no lines."""
+    api = in_memory_api(AT_ONCE)
+    yield api
+    api.stopService()
 
 
 @pytest.fixture
@@ -291,6 +308,8 @@ def test_nothing_more_comes_after_unsubscribe(api: BuildAPI, ws: WebSocketClient
 
     assert text_of(ws, "s") == "a\n"
     assert text_of(ws, "t") == "a\nb\n"
+    assert ws.ask("unsubscribe", sub="t")["code"] == 200
+    # Both shared one.
     assert api.mq.listeners == before - 1
     assert ws.ask("unsubscribe", sub="s")["code"] == 400
     assert follow(ws, "s", logid=logid)["code"] == 200
@@ -545,6 +564,129 @@ def test_a_fault_of_ours_ends_the_stream_only(
     assert follow(ws, "s", logid=logid, offset=1)["code"] == 200
 
 
+def test_lines_of_a_busy_log_are_gathered(system: str) -> None:  # noqa: ARG001  see api
+    """The first one after a pause comes at once; those that come soon after it, in one frame."""
+    api = in_memory_api(Settings(limits=Limits(follow_gather_ms=20)))
+    ws = WebSocketClient(Wire(api))
+    logid = result_of(a_log(api))
+    follow(ws, "s", logid=logid)
+
+    for i in range(100):
+        append(api, logid, f"{i}\n")
+        api.reactor.advance(0.002)
+
+    frames = of(ws, "s")
+    assert frames[0]["content"] == "0\n"
+    assert 100 * 0.002 / 0.02 - 1 <= len(frames) <= 100 * 0.002 / 0.02 + 2
+    api.reactor.advance(1)
+    assert text_of(ws, "s") == "".join(f"{i}\n" for i in range(100))
+    api.reactor.advance(1)
+    append(api, logid, "later\n")
+    assert of(ws, "s")[-1]["content"] == "later\n"
+    append(api, logid, "last\n")
+    result_of(api.data.updates.finishLog(logid))
+    assert of(ws, "s")[-1] == {"sub": "s", "end": {"num_lines": 102, "complete": True}}
+
+
+def test_followers_at_the_end_share_what_is_read_and_made(
+    api: BuildAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read for all of them, and one text made."""
+    logid = result_of(a_log(api, "a\n"))
+    clients = [WebSocketClient(Wire(api)) for _ in range(10)]
+    for client in clients:
+        for sub in range(5):
+            follow(client, sub, logid=logid)
+    reads: list[Any] = []
+    made: list[Any] = []
+    monkeypatch.setattr(Hub, "read", _counted(Hub.read, reads))
+    fget = vars(Lines)["content"].fget
+    monkeypatch.setattr(Lines, "content", property(_counted(fget, made)))
+
+    append(api, logid, "b\n")
+
+    assert len(reads) == 1
+    assert len(made) == 1
+    assert all(text_of(client, sub) == "a\nb\n" for client in clients for sub in range(5))
+
+
+def _counted(function: Any, calls: list[Any]) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments, **named)
+
+    return counted
+
+
+def test_lines_that_match_come_with_their_numbers(api: BuildAPI, ws: WebSocketClient) -> None:
+    """And with the lines around them, each once."""
+    logid = result_of(a_log(api, "o1\neBAD 2\no3\n", kind="s"))
+    follow(ws, "s", logid=logid, grep="^BAD", context=1)
+
+    append(api, logid, "o4\no5\neBAD 6\n")
+    append(api, logid, "o7\no8\n")
+    result_of(api.data.updates.finishLog(logid))
+
+    frames = of(ws, "s")
+    assert frames.pop() == {"sub": "s", "end": {"num_lines": 8, "complete": True}}
+    assert [line for frame in frames for line in frame["lines"]] == [
+        [0, "o1"],
+        [1, "eBAD 2"],
+        [2, "o3"],
+        [4, "o5"],
+        [5, "eBAD 6"],
+        [6, "o7"],
+    ]
+    assert all("content" not in frame for frame in frames)
+    assert [frame["first"] for frame in frames[1:]] == [frame["next"] for frame in frames[:-1]]
+
+
+def test_rights_that_vanish_end_a_stream(
+    api: BuildAPI, ws: WebSocketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an error, and without the lines that came then."""
+    logid = result_of(a_log(api, "a\n"))
+    follow(ws, "s", logid=logid)
+    hidden = Restriction(frozenset({1}))
+    monkeypatch.setattr(Gate, "restriction", lambda *_: hidden)
+
+    append(api, logid, "secret\n")
+    monkeypatch.undo()
+    append(api, logid, "later\n")
+
+    assert text_of(ws, "s") == "a\n"
+    assert of(ws, "s")[-1]["code"] == 403
+
+
+def test_a_log_that_is_deleted_ends_a_stream(api: BuildAPI, ws: WebSocketClient) -> None:
+    """With an error, as soon as something makes us look."""
+    logid = result_of(a_log(api, "a\n"))
+    follow(ws, "s", logid=logid)
+
+    def delete(tx: Tx) -> None:
+        for table, key in ((logchunks, logchunks.c.logid), (logs, logs.c.id)):
+            gone = table.delete().where(key == logid)
+            tx.connection.execute(str(gone.compile(compile_kwargs={"literal_binds": True})))
+        tx.say(Draft(f"build.1.step.0.log.{logid}.complete", (), b"{}", None, None))
+
+    result_of(api.data.transaction(delete))
+
+    assert of(ws, "s")[-1]["code"] == 404
+
+
+def test_a_server_has_so_many_followers(system: str) -> None:  # noqa: ARG001  see api
+    """One more is refused; who goes makes room."""
+    api = in_memory_api(Settings(limits=Limits(followers=2)))
+    ws = WebSocketClient(Wire(api))
+    logid = result_of(a_log(api, "a\n"))
+    for sub in range(2):
+        follow(ws, sub, logid=logid)
+
+    assert follow(ws, "s", logid=logid)["code"] == 503
+    assert ws.ask("unsubscribe", sub=1)["code"] == 200
+    assert follow(ws, "s", logid=logid)["code"] == 200
+
+
 happenings = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(1, 40)),
@@ -560,7 +702,7 @@ happenings = st.lists(
 @given(happenings)
 def test_each_line_comes_exactly_once_whatever_happens(actions: list[tuple[str, Any]]) -> None:
     """Appends, slowness, merged chunks, followers that come and go: text_of checks each frame."""
-    api = in_memory_api()
+    api = in_memory_api(AT_ONCE)
     logid, total = result_of(a_log(api)), 0
     wire = Wire(api)
     ws = WebSocketClient(wire)
