@@ -4,6 +4,7 @@ The ``buildapi`` command.
     buildapi serve --db sqlite:////srv/ci/state.sqlite      serve a database until Ctrl-C
     buildapi config                                         every setting, and where it comes from
     buildapi db add-indexes --db sqlite:////srv/…           make an existing database quick
+    buildapi db copy --from URL --to URL                    move to another database system
     buildapi docs DIRECTORY                                 descriptions of the API, as files
 
 What keeps a command from its work is one sentence on the standard error, and exit status 1.
@@ -36,7 +37,7 @@ from twisted.logger import (
 )
 
 from buildapi.data.forcefields import ForceScheduler
-from buildapi.db import upkeep
+from buildapi.db import copying, upkeep
 from buildapi.docs.files import FILES
 from buildapi.errors import BuildAPIError
 from buildapi.service import BuildAPI
@@ -164,6 +165,18 @@ def add_indexes(settings: Settings) -> None:
     """Add the indexes to a Buildbot database that buildapi's own have: long lists get quick."""
     added = upkeep.add_indexes(settings.database)
     click.echo(f"added {', '.join(added)}" if added else "every index is there already")
+
+
+@db.command()
+@click.option("--from", "source", required=True, envvar="BUILDAPI_COPY_FROM", show_envvar=True)
+@click.option("--to", "target", required=True, envvar="BUILDAPI_COPY_TO", show_envvar=True)
+def copy(source: str, target: str) -> None:
+    """Copy a Buildbot database (--from URL) into an empty one of any system (--to URL)."""
+    try:
+        tables = copying.copy(source, target, click.echo)
+    except BuildAPIError as error:
+        raise click.ClickException(error.sentence) from None
+    click.echo(f"copied {sum(one.rows for one in tables)} rows to {_public(target)}")
 
 
 @main.command()

@@ -25,6 +25,7 @@ Every error that buildapi raises on purpose.
     │   ├── QueueFull               too many writes are waiting
     │   └── Stopping                the service is being stopped
     ├── CannotOpen            503   the database can't be used as it is
+    ├── CannotCopy            409   another database can't have what is stored in this one
     └── BadSettings           500   a setting is wrong; raised at start only
 
 The text of each is one sentence for the person who gets it: what is wrong, and what would be right.
@@ -201,6 +202,12 @@ class CannotOpen(BuildAPIError):
     """The database cannot be used as it is."""
 
     status = 503
+
+
+class CannotCopy(BuildAPIError):
+    """A database can't be copied: another system can't have one of its values."""
+
+    status = 409
 
 
 class BadSettings(BuildAPIError):

@@ -42,6 +42,8 @@ class Connector(ABC):
     EMBEDDED: ClassVar[bool] = False
     # The largest value of the columns that Buildbot's schema calls integers.
     LARGEST_INTEGER: ClassVar[int] = 2**31 - 1
+    # Whether types, lengths and foreign keys are enforced.
+    CHECKS_LINKS: ClassVar[bool] = True
     # The placeholder of statements whose text is made here and not by SQLAlchemy.
     PLACEHOLDER: ClassVar[str] = "%s"
 
@@ -104,6 +106,12 @@ class Connector(ABC):
     @abstractmethod
     def inserted(self, connection: Any, statement: sa.Insert, values: Params) -> int:
         """Insert one row; return its integer key."""
+
+    def keep_ids(self, connection: Any) -> None:  # noqa: B027  most do
+        """Have the rows that follow keep the ids that they are given, whichever these are."""
+
+    def number_after(self, connection: Any, table: sa.Table) -> None:  # noqa: B027  most do
+        """Number new rows after those that came with ids."""
 
     @abstractmethod
     def in_transaction(self, connection: Any) -> bool:

@@ -231,6 +231,10 @@ class MariaDB(Server):
         found = connection.execute(_SIZES).fetchall()
         return {name: int(size or 0) for name, size in found}
 
+    def keep_ids(self, connection: Any) -> None:
+        """Keep the id 0, too, which would mean the next one."""
+        connection.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')")
+
     def in_transaction(self, connection: Any) -> bool:
         """Say whether a transaction is open, as far as the last answer told."""
         status = connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS

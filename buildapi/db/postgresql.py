@@ -167,6 +167,17 @@ class PostgreSQL(Server):
         """Return how many bytes each table has, its indexes and long texts included."""
         return dict(connection.execute(_SIZES).fetchall())
 
+    def number_after(self, connection: Any, table: sa.Table) -> None:
+        """Set the sequence of a table, if it has one, behind its rows."""
+        column = table.autoincrement_column
+        if column is None:
+            return
+        largest = f"(SELECT max({column.name}) FROM {table.name})"
+        connection.execute(
+            f"SELECT setval(pg_get_serial_sequence(%s, %s), {largest}) WHERE {largest} > 0",
+            (table.name, column.name),
+        )
+
     def in_transaction(self, connection: Any) -> bool:
         """Say whether a transaction is open, sound or not."""
         status = connection.info.transaction_status

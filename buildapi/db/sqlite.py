@@ -64,6 +64,7 @@ class SQLite(Connector):
     Error = sqlite3.Error
     EMBEDDED = True
     LARGEST_INTEGER = 2**63 - 1
+    CHECKS_LINKS = False
     PLACEHOLDER = "?"
 
     def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:
