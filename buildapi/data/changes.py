@@ -80,22 +80,13 @@ def _brought_in(this: Condition) -> Condition:
     ours = _sourcestamps_of(me).cte("ours")
 
     earlier = builds.alias("earlier")
-    theirs = _sourcestamps_of(earlier).correlate(earlier).subquery("theirs")
+    # MariaDB's sub-selects in FROM can't refer to what is outside: these stand in WHERE.
+    theirs = _sourcestamps_of(earlier)
+    same = theirs.where(_same_place(sourcestamps, ours)).correlate(ours, earlier)
+    missing_there = sa.exists(sa.select(ours.c.id).where(~sa.exists(same)).correlate(earlier))
     here = sa.select(ours).subquery("here")
-    missing_there = sa.exists(
-        sa.select(ours.c.id)
-        .where(
-            ~sa.exists(
-                sa.select(theirs.c.id).where(_same_place(theirs, ours)).correlate(ours, earlier)
-            )
-        )
-        .correlate(earlier)
-    )
-    missing_here = sa.exists(
-        sa.select(theirs.c.id)
-        .where(~sa.exists(sa.select(here.c.id).where(_same_place(theirs, here)).correlate(theirs)))
-        .correlate(earlier)
-    )
+    mine = sa.select(here.c.id).where(_same_place(sourcestamps, here)).correlate(sourcestamps)
+    missing_here = sa.exists(theirs.where(~sa.exists(mine)).correlate(earlier))
     previous = (
         sa.select(earlier.c.buildrequestid)
         .join(me, sa.and_(earlier.c.builderid == me.c.builderid, earlier.c.number < me.c.number))

@@ -186,7 +186,8 @@ def _filters(shape: Shape, narrowing: Narrowing) -> list[Condition]:
         if field.type.kind == "boolean":
             found.append(_boolean(field, op, extent, narrowing))
         else:
-            kind = sa.Text() if (field.type.of or field.type).is_text else sa.BigInteger()
+            numbers = (field.type.of or field.type).kind in ("integer", "datetime")
+            kind = sa.BigInteger() if numbers else sa.Text()
             values: list[Column] = [
                 sa.bindparam(f"f{number}_{index}", type_=kind) for index in range(extent)
             ]

@@ -31,14 +31,19 @@ def unpacked(name: str, folder: Path) -> Path:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Serve a fresh copy of the sample database, as its recorder was configured."""
-    database = unpacked("sample.sqlite", tmp_path)
+def sample(tmp_path: Path) -> str:
+    """The URL of a fresh copy of the sample database."""
+    return f"sqlite:///{unpacked('sample.sqlite', tmp_path)}"
+
+
+@pytest.fixture
+def serve(sample: str) -> Iterator[Serve]:
+    """Serve a database, by default the sample, as its recorder was configured."""
     servers: list[subprocess.Popen[str]] = []
 
-    def serving(*options: str, **environment: str) -> str:
+    def serving(*options: str, database: str = sample, **environment: str) -> str:
         command = [sys.executable, "-m", "buildapi", "serve", "--config", f"{HERE}/sample.toml"]
-        where = ["--db", f"sqlite:///{database}", "--listen", "tcp:0:interface=127.0.0.1"]
+        where = ["--db", database, "--listen", "tcp:0:interface=127.0.0.1"]
         server = subprocess.Popen(
             [*command, *where, *options],
             stdout=subprocess.PIPE,
@@ -76,6 +81,19 @@ def test_every_recorded_request_is_answered_as_the_contract_says(
 ) -> None:
     """GET, HEAD, OPTIONS, POST and what is no method of ours."""
     assert replayed(serve(), tmp_path) == "OVERALL 1200/1200 = 100.00%"
+
+
+@pytest.mark.parametrize("fresh_url", ["postgresql", "mariadb"], indirect=True)
+def test_the_sample_moved_to_a_server_gives_the_same_answers(
+    serve: Serve, sample: str, fresh_url: str, tmp_path: Path
+) -> None:
+    """Of an operator's copy, to the last record."""
+    copy = [sys.executable, "-m", "buildapi", "db", "copy", "--from", sample, "--to", fresh_url]
+    subprocess.run(copy, check=True)
+
+    url = serve(database=fresh_url)
+
+    assert replayed(url, tmp_path) == "OVERALL 1200/1200 = 100.00%"
 
 
 def test_reads_in_the_pool_answer_the_same(serve: Serve, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def add(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
 
 def a_build(connection: sa.Connection, buildid: int, **values: Any) -> None:
     """Insert a build that says nothing."""
-    given = {"builderid": 1, "number": buildid, "masterid": 1, "started_at": 0}
+    given: dict[str, Any] = {"builderid": 1, "number": buildid, "masterid": 1, "started_at": 0}
     given |= {"locks_duration_s": 0, "state_string": "", "buildrequestid": 1}
     add(connection, t.builds, id=buildid, **given | values)
 
