@@ -131,10 +131,14 @@ def fetched(  # what reading depends on
         rows = _one(reader, ask.plan, ask)
         parts.append(make(rows[:1]))
         return None, rows[0][-1] if ask.plan.has_seq else None
+    limit, count = ask.query.limit, 0
+    at_once = limit is not None and limit <= PORTION
+    if at_once and ask.plan.has_seq and (found := _in_one_statement(reader, ask.plan, ask, totals)):
+        rows, total = found
+        parts.append(make(rows))
+        return total, rows[0][-1]
     with reader.snapshot():
         seq = newest(reader) if logged else None
-        limit, count = ask.query.limit, 0
-        at_once = limit is not None and limit <= PORTION
         portions = reader.portions(ask.plan.page, ask.params, PORTION, few=at_once)
         with contextlib.closing(portions):
             for rows in portions:
@@ -152,21 +156,50 @@ def _one(reader: Reader, plan: Plan, ask: Ask) -> Portion:
     return rows
 
 
+def _in_one_statement(
+    reader: Reader, plan: Plan, ask: Ask, totals: Totals | None
+) -> tuple[Portion, int] | None:
+    """
+    Read a page that tells its position, and its total; None if that has to be counted.
+
+    A statement sees one state of the database: it needs no transaction, which a server would have
+    to be told to begin and to end.
+    """
+    rows = reader.run_all(plan.page, ask.params)
+    if not rows:
+        return None
+    total = _known_total(plan, ask, len(rows), rows[0][-1], totals)
+    return None if total is None else (rows, total)
+
+
 def _total(  # what a total depends on
     reader: Reader, plan: Plan, ask: Ask, count: int, seq: int | None, totals: Totals | None
 ) -> int:
-    query = ask.query
-    complete = query.limit is None or count < query.limit
-    if complete and (count > 0 or query.offset == 0):
-        return query.offset + count
-    key = (plan.count.sql, tuple(i for i in ask.params.items() if i[0] not in ("limit", "offset")))
-    known = totals.get(key, plan.tables, seq) if totals is not None and seq is not None else None
+    known = _known_total(plan, ask, count, seq, totals)
     if known is not None:
         return known
     ((total,),) = reader.run_all(plan.count, ask.params)
     if totals is not None and seq is not None:
-        totals.put(key, seq, total)
+        totals.put(_counted(plan, ask), seq, total)
     return int(total)
+
+
+def _known_total(
+    plan: Plan, ask: Ask, count: int, seq: int | None, totals: Totals | None
+) -> int | None:
+    """Return how many rows match, if so many rows of a page say so or it is remembered."""
+    query = ask.query
+    complete = query.limit is None or count < query.limit
+    if complete and (count > 0 or query.offset == 0):
+        return query.offset + count
+    if totals is None or seq is None:
+        return None
+    return totals.get(_counted(plan, ask), plan.tables, seq)
+
+
+def _counted(plan: Plan, ask: Ask) -> Any:
+    """Return what makes two counts the same."""
+    return plan.count.sql, tuple(i for i in ask.params.items() if i[0] not in ("limit", "offset"))
 
 
 def find(

@@ -47,6 +47,7 @@ class Plan:
 
     page gives the rows; count their number without the window. as_json and as_python make a row:
     the first leaves nested JSON as the text that it is. tables: what the answer depends on.
+    has_seq: whether each row ends with the position that it was read at.
     """
 
     page: Compiled
@@ -158,7 +159,9 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     wanted = [resource.fields[name] for name in shape.fields or resource.fields]
     cells = [(field, field.sql(narrowing)) for field in wanted]
     columns: list[Column] = selected(cells)
-    if shape.with_seq and shape.single:
+    # A server is asked for a page in one statement, if that says all; SQLite needs no journey.
+    has_seq = shape.with_seq and (shape.single or dialect.name != "sqlite")
+    if has_seq:
         columns.append(sa.select(buildapi_log.c.seq).scalar_subquery().label("_seq"))
     # SELECT needs a column, even where all that is wanted is always the same.
     page = sa.select(*(columns or [sa.literal_column("1")])).select_from(source).where(*where)
@@ -175,7 +178,7 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
         row_maker(cells, fragments=True),
         row_maker(cells, fragments=False),
         _tables(page),
-        shape.with_seq and shape.single,
+        has_seq,
     )
 
 
