@@ -41,6 +41,24 @@ METRICS = (
     Metric("buildapi_events_delivered_total", "counter", "Calls of listeners on the bus."),
     Metric("buildapi_events_failed_total", "counter", "Calls of listeners that raised."),
     Metric("buildapi_listeners", "gauge", "Listeners on the bus, those of clients included."),
+    Metric("buildapi_subscriptions", "gauge", "Streams of events that are open, on every road."),
+    Metric("buildapi_subscription_waiting_events", "gauge", "Events that wait in them all."),
+    Metric("buildapi_subscription_waiting_bytes", "gauge", "Bytes of the events that wait."),
+    Metric(
+        "buildapi_subscription_lag_events",
+        "gauge",
+        "How far the slowest of them is behind the newest event.",
+    ),
+    Metric(
+        "buildapi_subscription_dropped_events_total",
+        "counter",
+        "Events that did not fit into a buffer; most are read again from the log.",
+    ),
+    Metric(
+        "buildapi_subscription_gaps_total",
+        "counter",
+        "Gaps that subscribers were told of: events that they will not get.",
+    ),
     Metric("buildapi_writes_waiting", "gauge", "Writes accepted that are not committed yet."),
     Metric("buildapi_commit_writes", "histogram", "Writes that were committed together."),
     Metric(

@@ -80,6 +80,8 @@ class Bus:
         self._recent: dict[str, tuple[tuple[str, ...], _Audience | None]] = {}
         self._audiences: dict[_Matched, _Audience] = {}
         self._remembered = 0
+        # Of streams that have ended.
+        self._past_dropped = self._past_gaps = 0
         self._afterwards: deque[Callable[[], None]] = deque()
         self._numbers = count()
         self._pending: deque[Event] = deque()
@@ -100,6 +102,16 @@ class Bus:
     def streams(self) -> frozenset[Stream]:
         """The open streams: their ``depth`` tells who is slow."""
         return frozenset(self._streams)
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that did not fit into the buffer of a stream, since the start."""
+        return self._past_dropped + sum(stream.dropped for stream in self._streams)
+
+    @property
+    def gaps(self) -> int:
+        """Number of gaps that streams have told of, since the start."""
+        return self._past_gaps + sum(stream.gaps for stream in self._streams)
 
     def begin_after(self, seq: int) -> None:
         """Say where the event log ends at start, before anybody subscribes; never moves back."""
@@ -201,7 +213,7 @@ class Bus:
             slow=slow,
             bounds=bounds,
             sees=sees,
-            ended=self._streams.discard,
+            ended=self._left,
         )
         self._streams.add(stream)
         return stream
@@ -240,6 +252,11 @@ class Bus:
             stream.end()
         for listener in tuple(self._listeners):
             listener.close()
+
+    def _left(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        self._past_dropped += stream.dropped
+        self._past_gaps += stream.gaps
 
     def _join(
         self,

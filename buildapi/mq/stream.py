@@ -270,6 +270,11 @@ class Stream(AsyncIterator[Event]):
         return self._handed if self._items else self._position
 
     @property
+    def patterns(self) -> tuple[str, ...]:
+        """What is subscribed to."""
+        return self._patterns
+
+    @property
     def depth(self) -> int:
         """Number of events that wait to be taken."""
         return len(self._buffer) + len(self._items)

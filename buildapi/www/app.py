@@ -23,7 +23,7 @@ from buildapi.data.control import Control
 from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
-from buildapi.www import audit, events
+from buildapi.www import audit, events, subscriptions
 from buildapi.www.actions import Actions
 from buildapi.www.audit import Audit
 from buildapi.www.channel import Site
@@ -35,6 +35,7 @@ from buildapi.www.hub import Hubs
 from buildapi.www.metrics import Metrics, Watched
 from buildapi.www.rest import Rest
 from buildapi.www.sse import Listen
+from buildapi.www.subscriptions import Subscriptions
 
 _BELOW = (b"/api/v2/", b"/api/latest/")
 _READING = (b"GET", b"HEAD")
@@ -84,6 +85,7 @@ class Web:
         )
         watched = Watched(data, bus, settings.events, self.sockets, self.streams, self.site.tally)
         self._metrics = Metrics(watched, self._is_own)
+        self._subscriptions = Subscriptions(data, bus, self.sockets, self.sse, self._is_own)
 
     @app.route("/api")
     def versions(self, request: Any) -> bytes:
@@ -162,6 +164,8 @@ class Web:
     def _read(self, request: Any, path: bytes, query: bytes) -> Any:
         if path == events.PATH:
             return self.events.render(request, query)
+        if path == subscriptions.PATH:
+            return self._subscriptions.render(request)
         return self._rest.render(request, path, query)
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:

@@ -19,13 +19,12 @@ from typing import Any
 
 import orjson
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from buildapi.data.control import Control
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BadQuery, Forbidden
 from buildapi.www import envelope
-from buildapi.www.rest import refusal
+from buildapi.www.rest import refused_with
 
 PATH = "/api/audit"
 
@@ -43,7 +42,7 @@ class Audit:
     def render(self, request: Any) -> Deferred[bytes]:
         """Answer a GET or HEAD."""
         answering = Deferred.fromCoroutine(self._answer(request))
-        return answering.addErrback(_refused, request)
+        return answering.addErrback(refused_with, request)
 
     async def _answer(self, request: Any) -> bytes:
         if not self._is_own(request):
@@ -67,10 +66,3 @@ def _numbers(args: Mapping[bytes, list[bytes]]) -> dict[str, int]:
             raise BadQuery(f"{word} must be a whole number")
         found[word] = int(value)
     return found
-
-
-def _refused(failure: Failure, request: Any) -> bytes:
-    status, sentence = refusal(failure)
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", envelope.TEXT)
-    return envelope.error(sentence)

@@ -64,6 +64,16 @@ class Outbox:
         self._waiting_bytes = 0
         self._drained: list[Deferred[None]] = []
 
+    @property
+    def depth(self) -> int:
+        """Number of frames that wait."""
+        return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the frames that wait."""
+        return self._waiting_bytes
+
     def send(self, payload: bytes) -> None:
         """Send a frame now, or as soon as the client reads on."""
         if not self.paused and not self._waiting:

@@ -22,7 +22,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS, Action, Scope
@@ -33,10 +32,9 @@ from buildapi.errors import BuildAPIError, Forbidden
 from buildapi.histogram import Histogram
 from buildapi.mq.bus import Bus
 from buildapi.settings import Events
-from buildapi.www import envelope
 from buildapi.www.connection import Sockets
 from buildapi.www.eventstream import EventStreams
-from buildapi.www.rest import refusal
+from buildapi.www.rest import refused_with
 from buildapi.www.tally import Tally
 
 Value = float | Histogram
@@ -67,7 +65,7 @@ class Metrics:
     def render(self, request: Any) -> Deferred[bytes]:
         """Answer a GET or HEAD."""
         answering = Deferred.fromCoroutine(self._answer(request))
-        return answering.addErrback(_refused, request)
+        return answering.addErrback(refused_with, request)
 
     async def _answer(self, request: Any) -> bytes:
         refused = self._watched.data.gate.refusal(ANONYMOUS, Action.METRICS, Scope("metrics"))
@@ -91,6 +89,14 @@ def counted(watched: Watched) -> Figures:
         "buildapi_events_delivered_total": _one(bus.delivered),
         "buildapi_events_failed_total": _one(bus.failed),
         "buildapi_listeners": _one(bus.listeners),
+        "buildapi_subscriptions": _one(len(bus.streams)),
+        "buildapi_subscription_waiting_events": _one(sum(one.depth for one in bus.streams)),
+        "buildapi_subscription_waiting_bytes": _one(sum(one.waiting_bytes for one in bus.streams)),
+        "buildapi_subscription_lag_events": _one(
+            max((bus.last_seq - one.bookmark for one in bus.streams), default=0)
+        ),
+        "buildapi_subscription_dropped_events_total": _one(bus.dropped),
+        "buildapi_subscription_gaps_total": _one(bus.gaps),
         "buildapi_reads_waiting": {(k,): n for k, n in data.database.waiting_reads.items()},
         "buildapi_http_requests_total": requests.answered(),
         "buildapi_http_request_duration_seconds": requests.durations(),
@@ -196,10 +202,3 @@ def _flowing(sockets: Sockets) -> Counter[str]:
         if socket.client is not None:
             kinds.update(socket.client.flowing)
     return kinds
-
-
-def _refused(failure: Failure, request: Any) -> bytes:
-    status, sentence = refusal(failure)
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", envelope.TEXT)
-    return envelope.error(sentence)

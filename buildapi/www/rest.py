@@ -293,6 +293,14 @@ def refusal(failure: Failure) -> tuple[int, str]:
     return 500, "an internal error; the server's log has it"
 
 
+def refused_with(failure: Failure, request: Any) -> bytes:
+    """Return the body that an error becomes, and give the answer its status."""
+    status, sentence = refusal(failure)
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", envelope.TEXT)
+    return envelope.error(sentence)
+
+
 def until_gone(request: Any, working: Deferred[Any]) -> Callable[[], bool]:
     """Cancel ``working`` when the client goes away; return what says whether it has."""
     lost: list[bool] = []

@@ -50,8 +50,6 @@ from buildapi.www.hub import Hubs
 from buildapi.www.logstream import LogStream, integer
 from buildapi.www.pump import Out, Pump, Sub
 
-# Subscriptions and streams together.
-MOST_SUBSCRIPTIONS = 1_000
 MOST_TOPICS = 100
 VERSION = version("buildapi")
 
@@ -140,6 +138,16 @@ class Client:
         kinds = Counter(stream.kind for stream in self._streams.values())
         kinds["consumer"] = len(self._consumers)
         return kinds
+
+    @property
+    def paths(self) -> list[str]:
+        """What is consumed without a position."""
+        return list(self._consumers)
+
+    @property
+    def streams(self) -> list[Streaming]:
+        """What goes on."""
+        return list(self._streams.values())
 
     def received(self, payload: bytes) -> None:
         """Carry out the command in a frame."""
@@ -339,8 +347,9 @@ class Client:
         return Reply({})
 
     def _check_room(self) -> None:
-        if len(self._consumers) + len(self._streams) >= MOST_SUBSCRIPTIONS:
-            raise Conflict(f"a socket can have {MOST_SUBSCRIPTIONS} subscriptions, not more")
+        most = self._limits.subscriptions
+        if len(self._consumers) + len(self._streams) >= most:
+            raise Conflict(f"a socket can have {most} subscriptions, not more")
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:

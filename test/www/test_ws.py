@@ -11,8 +11,16 @@ from twisted.logger import LogEvent
 from buildapi.data.gate import Gate, Identity
 from buildapi.mq.event import Event
 from buildapi.service import BuildAPI
-from buildapi.testing import WebSocketClient, Wire, a_build, a_request, a_step, result_of
-from buildapi.www import ws as ws_module
+from buildapi.settings import Limits, Settings
+from buildapi.testing import (
+    WebSocketClient,
+    Wire,
+    a_build,
+    a_request,
+    a_step,
+    in_memory_api,
+    result_of,
+)
 
 
 @pytest.fixture
@@ -258,11 +266,10 @@ def test_a_bad_pattern_is_refused(ws: WebSocketClient, path: str) -> None:
     assert reply["code"] == 400
 
 
-def test_the_subscriptions_of_a_socket_are_bounded(
-    ws: WebSocketClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever wants more than a thousand is told so; what there is goes on."""
-    monkeypatch.setattr(ws_module, "MOST_SUBSCRIPTIONS", 3)
+def test_the_subscriptions_of_a_socket_are_bounded() -> None:
+    """Whoever wants more than the limit is told so; what there is goes on."""
+    api = in_memory_api(Settings(limits=Limits(subscriptions=3)))
+    ws = WebSocketClient(Wire(api))
     for i in range(3):
         assert ws.ask("startConsuming", path=f"builds/{i}/new")["code"] == 200
 
@@ -272,14 +279,13 @@ def test_the_subscriptions_of_a_socket_are_bounded(
     assert ws.ask("startConsuming", path="builds/4/new")["code"] == 200
 
 
-def test_streams_count_as_subscriptions(
-    api: BuildAPI, ws: WebSocketClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streams_count_as_subscriptions() -> None:
     """They cost as much."""
+    api = in_memory_api(Settings(limits=Limits(subscriptions=3)))
+    ws = WebSocketClient(Wire(api))
     result_of(a_build(api))
     result_of(api.data.updates.addStep(1, "compile"))
     result_of(api.data.updates.addLog(1, "stdio", "s"))
-    monkeypatch.setattr(ws_module, "MOST_SUBSCRIPTIONS", 3)
 
     codes = [ws.ask("followLog", logid=1)["code"] for _ in range(4)]
 
