@@ -5,6 +5,8 @@ The ``buildapi`` command.
     buildapi config                                         every setting, and where it comes from
     buildapi db add-indexes --db sqlite:////srv/…           make an existing database quick
     buildapi db copy --from URL --to URL                    move to another database system
+    buildapi db backup FILE                                 copy a database that is being served
+    buildapi db new-log                                     after a backup was restored
     buildapi docs DIRECTORY                                 descriptions of the API, as files
 
 What keeps a command from its work is one sentence on the standard error, and exit status 1.
@@ -37,7 +39,7 @@ from twisted.logger import (
 )
 
 from buildapi.data.forcefields import ForceScheduler
-from buildapi.db import copying, upkeep
+from buildapi.db import backups, copying, upkeep
 from buildapi.docs.files import FILES
 from buildapi.errors import BuildAPIError
 from buildapi.service import BuildAPI
@@ -177,6 +179,41 @@ def copy(source: str, target: str) -> None:
     except BuildAPIError as error:
         raise click.ClickException(error.sentence) from None
     click.echo(f"copied {sum(one.rows for one in tables)} rows to {_public(target)}")
+
+
+@db.command()
+@with_settings("database.url")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(settings: Settings, file: Path) -> None:
+    """
+    Copy a SQLite database into FILE, which must not exist; a server may be writing it.
+
+    The copy is checked.  Database servers have programs of their own: the error names them.
+    """
+    told = -1
+
+    def progress(part: float) -> None:
+        nonlocal told
+        if int(part * 10) > told:
+            told = int(part * 10)
+            click.echo(f"{told * 10} %", err=True)
+
+    done = backups.backup(settings.database, file, progress)
+    log = "" if done.seq is None else f", events up to {done.seq}"
+    click.echo(f"{file}: {done.size} bytes{log}, checked")
+
+
+@db.command()
+@with_settings("database.url")
+def new_log(settings: Settings) -> None:
+    """
+    Begin the event log of a restored backup anew, before it is served again.
+
+    Positions of the old log are refused from then on, because what they stand for is gone.  Builds
+    and logs stay as they are.
+    """
+    begun = upkeep.new_log(settings.database)
+    click.echo(f"the event log is {begun.uuid} now, and begins after {begun.seq}")
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sqlite3
 import tomllib
 from pathlib import Path
 
@@ -90,3 +91,31 @@ def test_an_operator_adds_indexes_to_a_database(tmp_path: Path) -> None:
 
     assert done.exit_code == 1
     assert done.stderr == f"Error: there is no database {missing}\n"
+
+
+def test_an_operator_is_told_how_far_a_backup_is(tmp_path: Path) -> None:
+    """On the standard error; the last line, on the standard output, is what there is now."""
+    connection = sqlite3.connect(tmp_path / "state.sqlite")
+    connection.execute("CREATE TABLE builds (id INTEGER)")
+    connection.close()
+
+    done = buildapi("db", "backup", tmp_path / "copy", "--db", f"sqlite:///{tmp_path}/state.sqlite")
+
+    assert done.exit_code == 0
+    assert done.stderr == "100 %\n"
+    assert done.stdout == f"{tmp_path / 'copy'}: 8192 bytes, checked\n"
+    again = buildapi(
+        "db", "backup", tmp_path / "copy", "--db", f"sqlite:///{tmp_path}/state.sqlite"
+    )
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr == (
+        f"Error: {tmp_path / 'copy'} is there already; a backup overwrites nothing\n"
+    )
+
+
+def test_an_operator_begins_a_log_anew(tmp_path: Path) -> None:
+    """What has no log is one sentence and status 1."""
+    done = buildapi("db", "new-log", "--db", f"sqlite:///{tmp_path}/missing.sqlite")
+
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: there is no database {tmp_path / 'missing.sqlite'}\n"

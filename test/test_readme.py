@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,29 @@ def test_the_frames_are_understood() -> None:
     }
     assert [frame["content"] for frame in frames if "content" in frame] == ["ohello\n"]
     assert {"sub": 3, "end": {"num_lines": 1, "complete": True}} in frames
+
+
+def variable(text: str) -> str:
+    """Return a transcript without what is different each time: sizes and identities."""
+    text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "UUID", text)
+    return re.sub(r"\d+ bytes", "SIZE bytes", text)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_database_is_backed_up_and_restored_as_it_is_shown(tmp_path: Path) -> None:
+    """With the database of the embedding example; afterwards it is served again."""
+    section = README.partition("\n## Back up and restore\n")[2].partition("\n## ")[0]
+    transcript = "".join(re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+    said = []
+    for line in transcript.splitlines():
+        if line.startswith("$ "):
+            command = line[2:].replace("buildapi db", f"{sys.executable} -m buildapi db")
+            done = subprocess.run(
+                shlex.split(command), cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            said.append(f"{line}\n{done.stdout}")
+
+    assert variable("".join(said)) == variable(transcript)
+    with sqlite3.connect(tmp_path / "buildapi.sqlite") as connection:
+        assert connection.execute("SELECT seq FROM buildapi_log").fetchone() == (10**12,)
+    connection.close()
