@@ -24,6 +24,7 @@ class CommitGraph(Plain):
     """The way from the common parent of two commits to each of them."""
 
     plural, singular = "commit_graphs", "commit_graph"
+    tables = frozenset({"codebase_commits"})
     one = ("codebases/n:codebaseid/commit_range/n:commitid1/n:commitid2/commits_common_parent",)
 
     common: int = field(sa.null(), "The newest commit that both come from.")

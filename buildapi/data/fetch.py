@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from buildapi.data.forcefields import ForceScheduler
 from buildapi.data.gate import Restriction
@@ -237,7 +237,13 @@ class Context:
 
 
 class Plain(Resource, ABC):
-    """A resource type whose rows are not a SELECT."""
+    """
+    A resource type whose rows are not a SELECT.
+
+    tables: all that its rows depend on, whatever the path; beside what never changes.
+    """
+
+    tables: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     @abstractmethod

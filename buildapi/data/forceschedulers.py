@@ -23,6 +23,7 @@ class ForceSchedulers(Plain):
     """A form by which people ask for builds."""
 
     plural, singular = "forceschedulers", "forcescheduler"
+    tables = frozenset({"builders", "builders_tags", "builder_masters", "schedulers", "tags"})
     one = ("forceschedulers/i:schedulername",)
     many = ("forceschedulers", "builders/:builderid/forceschedulers")
     actions = {

@@ -176,6 +176,7 @@ class LogChunk(Plain):
     """Lines of a log."""
 
     plural = "logchunks"
+    tables = frozenset({"builders", "builds", "logchunks", "logs", "steps"})
     parent = Log
     one = (
         "logs/n:logid/contents",

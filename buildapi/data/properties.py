@@ -23,6 +23,15 @@ from buildapi.errors import NoSuchResource
 # Stored sets of properties: a name, the JSON text of the value, the source.
 Stored = list[tuple[str, str, str]]
 
+# Owners of properties are found with all that is shown of them.
+_TABLES = frozenset(
+    {
+        *("builds", "build_properties", "builders"),
+        *("buildsets", "buildset_properties", "buildset_sourcestamps"),
+        *("changes", "change_files", "change_properties", "sourcestamps", "patches"),
+    }
+)
+
 _OF_BUILD = sa.select(
     build_properties.c.name, build_properties.c.value, build_properties.c.source
 ).where(build_properties.c.buildid == sa.bindparam("ident"))
@@ -81,6 +90,7 @@ class Properties(Plain):
     """All properties of one build or build set, as one object: {name: [value, source]}."""
 
     plural, singular = "properties", "sourcedproperties"
+    tables = _TABLES
     one = (
         "builds/n:buildid/properties",
         "builders/n:builderid/builds/n:build_number/properties",
@@ -105,6 +115,7 @@ class Property(Plain):
     """One property of a build, build set or change."""
 
     plural, singular = "_properties", "_property"
+    tables = _TABLES
     many = (
         "builds/n:buildid/property_list",
         "buildsets/n:bsid/properties_list",
