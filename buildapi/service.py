@@ -30,6 +30,7 @@ from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
 from buildapi.data.gate import Gate
 from buildapi.data.state import State
+from buildapi.data.watches import Watches
 from buildapi.db.engine import Database
 from buildapi.db.groupcommit import Committed
 from buildapi.db.history import StoredEvents
@@ -78,6 +79,7 @@ class BuildAPI(MultiService):
         self.data = DataAPI(
             self.database, gate, settings.forcescheduler, most_rows=settings.limits.rows
         )
+        self.watches = Watches(self.data, reactor, settings.limits)
         self.control = Control(self.data, self.mq, settings.control)
         self._retention = Retention(self.control.trims, self.data.transaction, reactor)
         self.state = State(self.database)
@@ -130,6 +132,7 @@ class BuildAPI(MultiService):
                 self.data,
                 self.control,
                 self.mq,
+                self.watches,
                 self.seq,
                 self.reason_not_ready,
                 self.reactor,
@@ -187,6 +190,7 @@ class BuildAPI(MultiService):
 
     def _committed(self, committed: Committed) -> None:
         self.data.changed(committed.touched, committed.seq)
+        self.watches.changed(committed)
         self.mq.publish(committed.events)
 
     def stopService(self) -> Deferred[None]:
@@ -210,6 +214,7 @@ class BuildAPI(MultiService):
         self._retention.stop()
         if self.web is not None:
             await self._wind_down(self.web)
+        self.watches.close()
         self.mq.close()
         self._settle(Failure(Stopping("the service has been stopped")))
 

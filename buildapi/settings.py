@@ -184,6 +184,9 @@ class Limits:
     )
     request_bytes: Count = setting(1_048_576, "Size of the largest request body that is read.")
     frame_bytes: Count = setting(65_536, "Size of the largest WebSocket message that is read.")
+    watches: Count = setting(100, "Queries that one WebSocket can watch.")
+    watch_rows: Count = setting(10_000, "Rows of one watched query.")
+    watch_bytes: Count = setting(4_194_304, "Bytes of the rows of one watched query.")
     subscription_messages: Count = setting(
         10_000, "Messages that may wait for a client that reads slowly."
     )

@@ -106,7 +106,7 @@ def test_a_master_obeys_as_it_is_shown() -> None:
 
 
 def test_the_frames_are_understood() -> None:
-    """Both names of an event can be subscribed to, and the log comes to its end."""
+    """Both names of an event can be subscribed to, the log comes to its end, the build leaves."""
     api = in_memory_api()
     logid = result_of(a_log(api))
     result_of(api.data.updates.appendLog(logid, "ohello\n"))
@@ -117,13 +117,14 @@ def test_the_frames_are_understood() -> None:
     result_of(api.data.updates.finishBuild(1, 0))
 
     frames = ws.sync()
-    assert [frame["code"] for frame in frames if "code" in frame] == [200, 200, 200]
+    assert [frame["code"] for frame in frames if "code" in frame] == [200, 200, 200, 200]
     assert {frame["k"] for frame in frames if "k" in frame} == {
         "build.1.finished",
         "builds/1/finished",
     }
     assert [frame["content"] for frame in frames if "content" in frame] == ["ohello\n"]
     assert {"sub": 3, "end": {"num_lines": 1, "complete": True}} in frames
+    assert [frame["leave"] for frame in frames if frame.get("sub") == 4] == [[1]]
 
 
 def variable(text: str) -> str:

@@ -234,7 +234,7 @@ class DataAPI:
         for name, values in spelled(**query).items():
             args[name] = [*args.get(name, ()), *values]
         parsed = parse(match.route.resource, args, single=match.route.kind != "many")
-        ask = self._asked(match, self._askable(parsed), self.gate.restriction(identity))
+        ask = self.asked(match, self._askable(parsed), self.gate.restriction(identity))
         reading = self.fetch(ask, rows_of(ask), Gathered[list[Row]]())
         answer = await reading if isinstance(reading, Deferred) else reading
         rows = Rows(row for part in answer.parts for row in part)
@@ -285,7 +285,8 @@ class DataAPI:
         bound = {k: None if v.__class__ is str and NUL in v else v for k, v in match.bound.items()}
         return Match(match.route, bound)
 
-    def _asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
+    def asked(self, match: Match, query: Query, restriction: Restriction | None) -> Ask:
+        """Return the same for a path and a query that have been understood."""
         shape, ready = self._planned(match.route, query, restriction)
         params = params_of(match.bound, query, restriction)
         return Ask(match, query, shape, ready, params, restriction)

@@ -56,3 +56,17 @@ def _finite(text: str) -> float | None:
 def shown_text(value: Any) -> str:
     """Return what SQLite has where a text should be as one: bytes, as it happens, or a number."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def in_one_line(value: Any) -> bytes:
+    """Return a value as compact JSON."""
+    try:
+        return orjson.dumps(value, shown_text)
+    except orjson.JSONEncodeError:
+        # A property may be an integer beyond 64 bits, or text that is half a character.
+        return json.dumps(plain(value), separators=(",", ":")).encode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can say it, numbers of any size included: infinity is null."""
+    return json.loads(json.dumps(value, default=shown_text), parse_constant=lambda _: None)

@@ -20,6 +20,7 @@ from werkzeug.exceptions import BadHost
 
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
+from buildapi.data.watches import Watches
 from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
@@ -60,6 +61,7 @@ class Web:
         data: DataAPI,
         control: Control,
         bus: Bus,
+        watches: Watches,
         seq: Callable[[], int | None],
         not_ready: Callable[[], str | None],
         reactor: Any,
@@ -73,7 +75,7 @@ class Web:
         self._base_url = settings.server.base_url
         self._audit = Audit(control, self._is_own)
         self.hubs = Hubs(data, bus, reactor, settings.limits)
-        self.sockets = Sockets(settings, data, bus, self.hubs, self._cors, reactor)
+        self.sockets = Sockets(settings, data, bus, self.hubs, watches, self._cors, reactor)
         self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
         self.events = Events(data, bus, self.streams, settings.limits, self._rest.position, reactor)
         self.sse = Listen(data, bus, self.streams, settings.limits)

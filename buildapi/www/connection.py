@@ -20,6 +20,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from buildapi.data.api import DataAPI
+from buildapi.data.watches import Watches
 from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
@@ -166,6 +167,7 @@ class Socket(WebSocketServerProtocol):
             limits,
             self._too_slow,
             self.factory.hubs,
+            self.factory.watches,
         )
         self.factory.open.add(self)
         # The HTTP channel that carried the handshake is still registered.
@@ -270,6 +272,7 @@ class Sockets(WebSocketServerFactory):
         data: DataAPI,
         bus: Bus,
         hubs: Hubs,
+        watches: Watches,
         cors: Cors,
         reactor: Any,
     ) -> None:
@@ -280,6 +283,7 @@ class Sockets(WebSocketServerFactory):
         self.data = data
         self.bus = bus
         self.hubs = hubs
+        self.watches = watches
         self.admission = Admission(settings.limits)
         self.clock = reactor
         self.open: set[Socket] = set()

@@ -15,7 +15,7 @@ import orjson
 
 from buildapi.data.api import rows_of
 from buildapi.data.fetch import Ask, Portion
-from buildapi.data.storedjson import shown_text
+from buildapi.data.storedjson import in_one_line, plain, shown_text
 
 JSON = b"application/json; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
@@ -64,7 +64,7 @@ class Form:
 
 def _compact_rows(ask: Ask) -> Callable[[Portion], bytes]:
     if ask.plan is None:
-        return lambda rows: _in_one_line(rows)[1:-1]
+        return lambda rows: in_one_line(rows)[1:-1]
     make = ask.plan.as_json
     return lambda rows: orjson.dumps([make(row) for row in rows], shown_text)[1:-1]
 
@@ -122,23 +122,10 @@ def error(sentence: str) -> bytes:
     return json.dumps({"error": sentence}).encode()
 
 
-def _in_one_line(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value, shown_text)
-    except orjson.JSONEncodeError:
-        # A property may be an integer beyond 64 bits, or text that is half a character.
-        return json.dumps(_plain(value), separators=(",", ":")).encode()
-
-
 def _for_people(value: Any) -> bytes:
     try:
         # A newline inside a text is escaped: every one that follows a comma is ours.
         indented = orjson.dumps(value, shown_text, orjson.OPT_INDENT_2)
         return indented.replace(b",\n", b", \n")
     except orjson.JSONEncodeError:
-        return json.dumps(_plain(value), indent=2, separators=(", ", ": ")).encode()
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can say it, numbers of any size included: infinity is null."""
-    return json.loads(json.dumps(value, default=shown_text), parse_constant=lambda _: None)
+        return json.dumps(plain(value), indent=2, separators=(", ", ": ")).encode()

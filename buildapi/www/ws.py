@@ -10,6 +10,7 @@ repeats the ``_id``:
     {"cmd": "hello", "_id": 9}                                who we are, and what the log has
     {"cmd": "subscribe", "topic": "build.#", "_id": 7}        events by position: see ``pump``
     {"cmd": "followLog", "logid": 60, "offset": 0, "_id": 4}  see ``follow``
+    {"cmd": "watch", "path": "builds?limit=9", "_id": 8}      a query's rows: see ``watch``
     {"cmd": "unsubscribe", "sub": 4, "_id": 5}                nothing more of it follows
 
     {"error": "no such command type 'x'", "code": 404, "_id": 6}
@@ -39,6 +40,7 @@ from twisted.python.failure import Failure
 
 from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS, Identity
+from buildapi.data.watches import Watches
 from buildapi.errors import BadRequest, BuildAPIError, Conflict, NotFound
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
@@ -49,6 +51,7 @@ from buildapi.settings import Limits
 from buildapi.www.hub import Hubs
 from buildapi.www.logstream import LogStream, integer
 from buildapi.www.pump import Out, Pump, Sub
+from buildapi.www.watch import WatchStream
 
 MOST_TOPICS = 100
 VERSION = version("buildapi")
@@ -89,6 +92,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "startConsuming": ("path",),
     "stopConsuming": ("path",),
     "followLog": ("logid", "path", "offset", "grep", "context", "streams"),
+    "watch": ("path", "slow"),
     "unsubscribe": ("sub",),
 }
 
@@ -109,6 +113,7 @@ class Client:
         limits: Limits,
         too_slow: Callable[[str], None],
         hubs: Hubs,
+        watches: Watches,
     ) -> None:
         self._data = data
         self._bus = bus
@@ -117,6 +122,7 @@ class Client:
         self._limits = limits
         self._too_slow = too_slow
         self._hubs = hubs
+        self._watches = watches
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
         self._streams: dict[Sub, Streaming] = {}
@@ -129,6 +135,7 @@ class Client:
             "startConsuming": self._start_consuming,
             "stopConsuming": self._stop_consuming,
             "followLog": self._follow_log,
+            "watch": self._watch,
             "unsubscribe": self._unsubscribe,
         }
 
@@ -310,8 +317,17 @@ class Client:
         sub = self._free_name(frame)
         return await self._followed(LogStream(self._hubs, self.identity, self, sub, frame))
 
-    async def _followed(self, stream: LogStream) -> Reply:
-        # The name is taken from now on: another command may come while the log is looked up.
+    async def _watch(self, frame: dict[str, Any]) -> Reply:
+        sub, path = self._free_name(frame), _path(frame)
+        if self.flowing[WatchStream.kind] >= self._limits.watches:
+            raise Conflict(f"a socket can have {self._limits.watches} watches, not more")
+        slow = _slow(frame)
+        return await self._followed(
+            WatchStream(self._watches, self.identity, self, sub, path, slow)
+        )
+
+    async def _followed(self, stream: LogStream | WatchStream) -> Reply:
+        # The name is taken from now on: another command may come while it is looked up.
         self._streams[stream.sub] = stream
         try:
             members = await stream.found()
@@ -321,7 +337,7 @@ class Client:
             raise
         return Reply(members, lambda: self._begin(stream))
 
-    def _begin(self, stream: LogStream) -> None:
+    def _begin(self, stream: LogStream | WatchStream) -> None:
         streaming = stream.begin()
         streaming.addErrback(self._broken, stream.sub)
         streaming.addCallback(lambda _: self._forget(stream))
