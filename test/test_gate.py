@@ -19,8 +19,9 @@ def test_that_needs_something() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with this suite's conftest.py and one test, which is skipped."""
-    (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
+    """A project with this suite's conftest.py and what it loads, and one test, which is skipped."""
+    for name in ("conftest.py", "servers.py", "buildbot.py"):
+        (tmp_path / name).write_text((Path(__file__).parent / name).read_text())
     (tmp_path / "test_skipping.py").write_text(SKIPPING)
     return tmp_path
 

@@ -122,6 +122,7 @@ def test_our_own_tables_stand_apart(engine: Engine) -> None:
 
     added = {name: fact for name, fact in facts(engine).items() if name not in REFERENCE}
     assert sorted(added) == [
+        "buildapi_consumers",
         "buildapi_control_audit",
         "buildapi_control_keys",
         "buildapi_events",
