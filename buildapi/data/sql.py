@@ -240,7 +240,9 @@ def _single(value: Column, values: list[Column], otherwise: Condition) -> Condit
 def _order(shape: Shape, narrowing: Narrowing) -> list[Any]:
     resource, found = shape.resource, []
     for name, up in shape.order:
-        found.append(_ordered(resource.fields[name], narrowing, up=up))
+        # What is always null orders nothing, and PostgreSQL would not have it there.
+        if resource.fields[name].sql(narrowing) is not NOTHING:
+            found.append(_ordered(resource.fields[name], narrowing, up=up))
         if name == resource.ident:
             return found
     return [*found, resource.id_column().asc()]

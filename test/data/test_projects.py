@@ -43,3 +43,13 @@ def test_a_project_is_found_by_name_with_its_builders(api: BuildAPI) -> None:
 
     assert (found["projectid"], found["slug"]) == (2, "idle")
     assert [builder["name"] for builder in builders] == ["idle-builder"]
+
+
+def test_projects_can_be_ordered_by_what_is_null(api: BuildAPI) -> None:
+    """It leaves them as they are, on every system."""
+    for name in ("b", "a"):
+        result_of(api.data.updates.find_project_id(name))
+
+    found = result_of(api.data.get("projects", order=["-active"]))
+
+    assert [project["name"] for project in found] == ["b", "a"]
