@@ -25,6 +25,7 @@ from buildapi.db.chunks import Chunk, mergeable, merged, split
 from buildapi.db.connect import Reader
 from buildapi.db.eventlog import Draft
 from buildapi.db.hashes import free_slug
+from buildapi.db.spelling import same_for_index
 from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.errors import BadArgument, Conflict
@@ -35,6 +36,10 @@ T = TypeVar("T")
 # Longer texts are cut and compressed in the pool: 64 KB at zlib's level 9 take 20 ms.
 MOST_INLINE = 4096
 
+# The logs of a step that have this slug, as far as its index can tell.
+_SAME = sa.select(logs.c.id).where(
+    logs.c.stepid == sa.bindparam("stepid"), same_for_index(logs.c.slug, "slug")
+)
 _SLUGS = sa.select(logs.c.slug).where(logs.c.stepid == sa.bindparam("stepid"))
 _SIZES = (
     sa.select(logchunks.c.first_line, logchunks.c.last_line, sa.func.length(logchunks.c.content))
@@ -161,7 +166,11 @@ class LogUpdates(Updates):
         type: ``s`` stdio (lines begin with o, e or h), ``t`` text, ``h`` HTML.
         """
         must_exist(tx, Step, stepid)
-        slug = free_slug(name, {row[0] for row in tx.rows(_SLUGS, {"stepid": stepid})})
+        taken = {row[0] for row in tx.rows(_SLUGS, {"stepid": stepid})}
+        slug = free_slug(name, taken)
+        while tx.connector.FOLDS and tx.first(_SAME, {"stepid": stepid, "slug": slug}):
+            taken.add(slug)
+            slug = free_slug(name, taken)
         logid = tx.insert(
             logs, name=name, slug=slug, stepid=stepid, complete=0, num_lines=0, type=type
         )

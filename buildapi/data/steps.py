@@ -12,6 +12,7 @@ from buildapi.data.schema import Resource, field, happens
 from buildapi.data.updates import Flag, Id, Name, ResultCode, Seconds, Updates, must_exist, update
 from buildapi.data.values import Identifier, Time, nested
 from buildapi.db.hashes import free_step_name
+from buildapi.db.spelling import same_for_index
 from buildapi.db.tables import builds, steps
 from buildapi.db.transaction import Tx
 
@@ -71,6 +72,10 @@ class Step(Resource):
 _OF_BUILD = sa.select(steps.c.number, steps.c.name).where(
     steps.c.buildid == sa.bindparam("buildid")
 )
+# The steps of a build that have this name, as far as its index can tell.
+_SAME = sa.select(steps.c.id).where(
+    steps.c.buildid == sa.bindparam("buildid"), same_for_index(steps.c.name, "name")
+)
 _URLS = sa.select(steps.c.urls_json).where(steps.c.id == sa.bindparam("stepid"))
 
 
@@ -87,7 +92,11 @@ class StepUpdates(Updates):
         must_exist(tx, Build, buildid)
         there = tx.rows(_OF_BUILD, {"buildid": buildid})
         number = max((n for n, _ in there), default=-1) + 1
-        free = free_step_name(name, {taken for _, taken in there})
+        taken = {taken for _, taken in there}
+        free = free_step_name(name, taken)
+        while tx.connector.FOLDS and tx.first(_SAME, {"buildid": buildid, "name": free}):
+            taken.add(free)
+            free = free_step_name(name, taken)
         stepid = tx.insert(
             steps, buildid=buildid, number=number, name=free, state_string="pending", urls_json="[]"
         )

@@ -37,6 +37,8 @@ class Connector(ABC):
     Error: ClassVar[type[Exception]]
     # Whether a text may contain the character NUL.
     STORES_NUL: ClassVar[bool] = True
+    # Whether a unique index may take different texts for the same, as a database has its collation.
+    FOLDS: ClassVar[bool] = False
     # Whether small reads are quickest on the reactor thread: no server is asked, and what is too
     # large can be stopped.
     EMBEDDED: ClassVar[bool] = False

@@ -119,6 +119,7 @@ class MariaDB(Server):
     BEGIN = "START TRANSACTION"
     BEGIN_SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     Error = pymysql.Error
+    FOLDS = True
     DRIVER = "mariadb+pymysql"
 
     def __init__(self, url: sa.URL, *, read_only: bool, busy_timeout_s: float) -> None:
@@ -187,6 +188,8 @@ class MariaDB(Server):
             "sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
             "group_concat_max_len = 4294967295",
             "default_storage_engine = InnoDB",
+            # By default it waits a day for a table that another session uses.
+            f"lock_wait_timeout = {max(1, round(self._busy_timeout_s))}",
             f"collation_connection = {COLLATION}",
             *options,
         )

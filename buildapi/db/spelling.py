@@ -203,3 +203,9 @@ def _by_default(element: null_is_least, compiler: Any, **kw: Any) -> str:
 def _said_aloud(element: null_is_least, compiler: Any, **kw: Any) -> str:
     direction = "ASC NULLS FIRST" if element.up else "DESC NULLS LAST"
     return f"{compiler.process(element.clauses, **kw)} {direction}"
+
+
+def same_for_index(column: Column, name: str) -> Column:
+    """Compare a column with the parameter ``name`` as an index on it does, which may fold."""
+    # Declared as a text it would be bound with the collation that everything else is compared by.
+    return column == sa.bindparam(name, type_=sa.LargeBinary())
