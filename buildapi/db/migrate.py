@@ -40,7 +40,8 @@ def opened(engine: sa.Engine, begin: str, *, writable: bool) -> str | None:
             identity = _prepared(connection, writable=writable)
             connection.exec_driver_sql("COMMIT")
         except BaseException:
-            with contextlib.suppress(sa.exc.DBAPIError):
+            # It may be the connection that is lost; what happened first is what is to be told.
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("ROLLBACK")
             raise
     return identity
@@ -84,9 +85,11 @@ def create_tables(connection: sa.Connection) -> None:
     copy = sa.MetaData()
     for table in metadata.tables.values():
         table.to_metadata(copy)
+    there = set(sa.inspect(connection).get_table_names())
     copy.create_all(connection)
     for table in copy.tables.values():
-        _complete(connection, table)
+        if table.name in there:
+            _complete(connection, table)
 
 
 def _complete(connection: sa.Connection, table: sa.Table) -> None:
