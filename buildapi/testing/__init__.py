@@ -13,6 +13,7 @@ the real one, from the first byte of a request to the last of its answer; only t
 there: a ``Wire`` stands for a connection, and is as slow as a test wants.
 """
 
+from buildapi.testing.eventsource import Block, EventSource
 from buildapi.testing.memory import NOON, RecordingSubscriber, in_memory_api, result_of
 from buildapi.testing.samples import a_build, a_commit, a_log, a_request, a_step
 from buildapi.testing.webclient import Answer, WebClient, answered
@@ -22,7 +23,9 @@ from buildapi.testing.wire import Connection, Wire
 __all__ = [
     "NOON",
     "Answer",
+    "Block",
     "Connection",
+    "EventSource",
     "RecordingSubscriber",
     "WebClient",
     "WebSocketClient",

@@ -17,6 +17,7 @@ from buildapi.settings import Database, Limits, Server, Settings
 from buildapi.testing import (
     NOON,
     Answer,
+    EventSource,
     WebClient,
     Wire,
     a_build,
@@ -32,34 +33,20 @@ from buildapi.www.pump import BOOKMARK_EVERY_S
 EVENTS = "/api/v2/events"
 
 
-class Source:
-    """An EventSource on a wire.  ``position``: the id that it heard last."""
+class Source(EventSource):
+    """A client of the stream."""
 
     def __init__(self, api: BuildAPI, query: str = "", **headers: str) -> None:
         self.wire = Wire(api)
-        self.position = ""
-        given = {"Host": "127.0.0.1:8010", "Accept": "text/event-stream"}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        self.wire.send(head(f"GET {EVENTS}{query} HTTP/1.0", given))
-        top, _, self._rest = self.wire.take().partition(b"\r\n\r\n")
-        self.head = top.decode().lower()
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(self.wire, f"{EVENTS}{query}", given)
 
     def heard(self) -> list[Any]:
         """Return the data of what has come; of a comment, None."""
-        received, self._rest = self._rest + b"".join(iter(self.wire.take, b"")), b""
-        found: list[Any] = []
-        for block in received.decode().split("\n\n")[:-1]:
-            if block == ":":
-                found.append(None)
-                continue
-            fields = dict(line.split(": ", 1) for line in block.splitlines())
-            assert fields.keys() == {"id", "event", "data"}
-            self.position = fields["id"]
-            data = json.loads(fields["data"])
-            assert (data.get("seq", self.position)) in (int(self.position), self.position)
-            assert (fields["event"] == "event") == ("seq" in data)
-            found.append(data)
-        return found
+        blocks = self.taken()
+        for kind, data in blocks:
+            assert (kind == "event") == (data is not None and "seq" in data)
+        return [data for _, data in blocks]
 
 
 def events_of(api: BuildAPI) -> list[Any]:
@@ -121,7 +108,7 @@ def test_a_stream_that_was_cut_goes_on_after_its_last_event(api: BuildAPI) -> No
     before = source.heard()
     source.wire.hang_up()
     result_of(a_step(api))
-    again = Source(api, "?since=0", Last_Event_ID=source.position)
+    again = Source(api, "?since=0", Last_Event_ID=source.last_event_id)
 
     told = [one for one in before + again.heard() if "seq" in one]
     assert told == events_of(api)
