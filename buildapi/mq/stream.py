@@ -154,9 +154,14 @@ class Buffer:
 
     def add(self, event: Event) -> bool:
         """Keep an event; false if it was not."""
-        if self.lost is None and self._has_room(event):
+        # One event always fits, or a big one would never come through.
+        size = self._bytes + len(event.body)
+        if self.lost is None and (
+            not self._events
+            or (size <= self._bounds.size and len(self._events) < self._bounds.messages)
+        ):
             self._events.append(event)
-            self._bytes += len(event.body)
+            self._bytes = size
             return True
         self._lose(event)
         if self.slow is not Slow.LATEST:
@@ -184,13 +189,6 @@ class Buffer:
         self._newest.clear()
         self._bytes = 0
         self.lost = None
-
-    def _has_room(self, event: Event) -> bool:
-        # One event always fits, or a big one would never come through.
-        return not self._events or (
-            len(self._events) < self._bounds.messages
-            and self._bytes + len(event.body) <= self._bounds.size
-        )
 
     def _lose(self, event: Event) -> None:
         if self.lost is None:

@@ -54,11 +54,11 @@ class Outbox:
         write: Callable[[bytes], None],
         too_slow: Callable[[], None],
         limits: Limits,
-        write_event: Callable[[Event, Sub], None] | None = None,
+        write_events: Callable[[list[Event], Sub], None] | None = None,
     ) -> None:
         self.paused = False
         self._write = write
-        self._write_event = write_event
+        self._write_events = write_events
         self._too_slow = too_slow
         self._limits = limits
         self._waiting: deque[bytes] = deque()
@@ -89,12 +89,13 @@ class Outbox:
             self._forget()
             self._too_slow()
 
-    def send_event(self, event: Event, sub: Sub) -> None:
-        """Send the frame of an event, as ``send`` does."""
-        if self.paused or self._waiting or self._write_event is None:
-            self.send(event_frame(event, sub))
+    def send_events(self, events: list[Event], sub: Sub) -> None:
+        """Send the frames of events, as ``send`` does."""
+        if self.paused or self._waiting or self._write_events is None:
+            for event in events:
+                self.send(event_frame(event, sub))
         else:
-            self._write_event(event, sub)
+            self._write_events(events, sub)
 
     def writable(self) -> Deferred[None]:
         """Fire when the client keeps up, or has gone."""
@@ -158,7 +159,7 @@ class Socket(WebSocketServerProtocol):
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
         limits = self.factory.settings.limits
-        self.outbox = Outbox(self._write, self._too_slow, limits, self._write_event)
+        self.outbox = Outbox(self._write, self._too_slow, limits, self._write_events)
         self.client = Client(
             self.factory.data,
             self.factory.bus,
@@ -216,16 +217,17 @@ class Socket(WebSocketServerProtocol):
             # Not sendMessage, which holds what we send to the limit for what clients send.
             self.sendFrame(opcode=TEXT, payload=payload)
 
-    def _write_event(self, event: Event, sub: Sub) -> None:
-        if self.state != WebSocketProtocol.STATE_OPEN:
-            return
-        frame = event.frames.get(sub)
-        if frame is None:
-            frame = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi
-            if len(event.frames) < MOST_FRAMES:
-                event.frames[sub] = frame
-        # Not sendPreparedMessage, which composes a line for the log of every frame.
-        self.transport.write(frame)
+    def _write_events(self, events: list[Event], sub: Sub) -> None:
+        if self.state == WebSocketProtocol.STATE_OPEN:
+            # Not sendPreparedMessage, which composes a line for the log of every frame.
+            frames = [event.frames.get(sub) or self._framed(event, sub) for event in events]
+            self.transport.write(b"".join(frames))
+
+    def _framed(self, event: Event, sub: Sub) -> bytes:
+        frame: bytes = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi
+        if len(event.frames) < MOST_FRAMES:
+            event.frames[sub] = frame
+        return frame
 
     def _too_slow(self, reason: str = "this client reads too slowly; connect again") -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:

@@ -15,7 +15,7 @@ client does not read, its events wait in the stream, within its bounds, and nowh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -53,8 +53,8 @@ class Out(Protocol):
     def send(self, payload: bytes) -> None:
         """Send a frame."""
 
-    def send_event(self, event: Event, sub: Sub) -> None:
-        """Send the frame of an event."""
+    def send_events(self, events: list[Event], sub: Sub) -> None:
+        """Send the frames of events."""
 
     def writable(self) -> Deferred[None]:
         """Fire when the client keeps up, or has gone."""
@@ -138,13 +138,16 @@ class Pump:
                 return
             self._send(items)
 
-    def _send(self, items: Iterable[Item | Bookmark]) -> None:
-        out, sub = self._out, self.sub
+    def _send(self, items: list[Item] | list[Bookmark]) -> None:
+        # What else there is comes before the events.
+        events: list[Event] = []
         for item in items:
             if isinstance(item, Event):
-                out.send_event(item, sub)
+                events.append(item)
             else:
-                out.send(item_frame(item, sub))
+                self._out.send(item_frame(item, self.sub))
+        if events:
+            self._out.send_events(events, self.sub)
 
     def _after(self, waiting: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Go on when something has come; at once, if it is there."""

@@ -10,10 +10,11 @@ What ``scripts/bench`` measures, and how: figures of buildapi beside its peers, 
     orders     send them from outside
     load       requests per second, by wrk or by our own client
     follower   how long a line takes from its append to a reader
+    audience   many WebSockets that are told the same events
     publishing events per second of a bus alone
     catalog    what is read, and what is aimed at
     measure    the chapters: REST, reads of every kind, a busy server, appends, follower
-    streams    the chapters on events: the bus
+    streams    the chapters on events: the bus, many WebSockets
     report     one table, with the aims and what became of them
 
 Nothing here asserts a time; what must be right (every answer 200, every line stored) is checked.

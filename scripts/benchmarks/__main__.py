@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import signal
 import sys
@@ -24,6 +25,7 @@ CHAPTERS = {
     "appends": measure.appends,
     "follower": measure.followers,
     "bus": streams.bus,
+    "fanout": streams.fanout,
 }
 DATABASES: dict[str, type[Data]] = {
     "sqlite": databases.SQLiteFile,
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         most_append_s=3 if given.quick else 6,
         pace_s=1 if given.quick else 4,
     )
+    # A thousand WebSockets, at both ends.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     setup.FOLDER.mkdir(exist_ok=True)
     with setup.alone():
         return _run(given, effort)
@@ -110,7 +115,7 @@ def _measure(
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
     casts["bus"] = ()
-    casts["follower"] = casts["appends"]
+    casts["follower"] = casts["fanout"] = casts["appends"]
     casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
     casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))
     for name in given.only or CHAPTERS:

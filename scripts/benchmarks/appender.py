@@ -1,5 +1,5 @@
 """
-Append to logs inside a build master, when told so from outside.
+Append to logs and change builds inside a build master, when told so from outside.
 
 The update methods have the same names in buildapi and in Buildbot, so this module runs in both. It
 therefore imports nothing but Twisted and its neighbour ``figures``.
@@ -14,15 +14,22 @@ Orders are lines of JSON over TCP; each is answered by one line:
     {"order": "pace", "logid": 60, "per_second": 500, "seconds": 4}
         Appends evenly, each line stamped with the time of its append, then finishes the log.
         -> {"appends", "seconds"}
+    {"order": "tell", "buildid": 7, "events": 4000, "per_second": 1000}
+        Gives the build new state strings, each stamped; all at once if per_second is 0.
+        -> {"events", "seconds"}
+    {"order": "cost"}
+        -> {"cpu_s", "rss_bytes"}: what this process has used, and uses
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import time
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredQueue, gatherResults
+from twisted.internet.defer import Deferred, DeferredQueue, ensureDeferred, gatherResults
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineReceiver
@@ -47,6 +54,12 @@ def stamp(text: str) -> tuple[int, int]:
     """The number of a stamped line, and its moment in nanoseconds."""
     number, moment, _ = text[len(STDOUT) :].split(" ", 2)
     return int(number), int(moment)
+
+
+def resident_bytes() -> int:
+    """The memory that this process has now."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 class Orders(LineReceiver):
@@ -121,6 +134,34 @@ class Orders(LineReceiver):
         took = time.monotonic() - started
         await self._updates.finishLog(logid)
         return {"appends": wanted, "seconds": took}
+
+    async def order_tell(self, buildid: int, events: int, per_second: float) -> dict[str, Any]:
+        """Publish events; one does not wait for the other."""
+        started = time.monotonic()
+        changes: list[Any] = []
+        done: Deferred[None] = Deferred()
+
+        def come_due(times: int) -> None:
+            for _ in range(min(times, events - len(changes))):
+                text = stamped(len(changes))[len(STDOUT) :]
+                change = self._updates.setBuildStateString(buildid, text)
+                changes.append(ensureDeferred(change))
+            if len(changes) == events and not done.called:
+                done.callback(None)
+
+        if per_second:
+            clock = LoopingCall.withCount(come_due)
+            clock.start(1 / per_second).addErrback(done.errback)
+            await done
+            clock.stop()
+        else:
+            come_due(events)
+        await gatherResults(changes, consumeErrors=True)
+        return {"events": events, "seconds": time.monotonic() - started}
+
+    async def order_cost(self) -> dict[str, Any]:
+        """Say what this process costs."""
+        return {"cpu_s": time.process_time(), "rss_bytes": resident_bytes()}
 
     async def _new_log(self, buildid: int) -> int:
         stepid, _, _ = await self._updates.addStep(buildid, "bench")

@@ -57,7 +57,8 @@ class Results:
     rest: by path, connections and server.  reads: by name and server.  busy: cheap reads, by server
     and whether they were beside the heaviest; heavy: those, by path.  appends: by server and
     whether 16 connections read.  followers: by server and appends per second.  bus: events/s, by
-    subscribers.  notes: what could not be measured, and why.
+    subscribers.  fanout: what clients were told, by server, clients and "at once" or "paced".
+    notes: what could not be measured, and why.
     """
 
     rest: dict[tuple[str, int, str], list[Rate]] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Results:
     appends: dict[tuple[str, bool], list[dict[str, Any]]] = field(default_factory=dict)
     followers: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     bus: dict[str, list[float]] = field(default_factory=dict)
+    fanout: dict[tuple[str, int, str], list[dict[str, Any]]] = field(default_factory=dict)
     equal_rows: bool | None = None
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -90,6 +92,11 @@ class Results:
     def appended(self, server: str, reading: bool, what: str = "per_second") -> float | None:
         """A figure of the appends, the middle one of the rounds."""
         found = self.appends.get((server, reading))
+        return median([one[what] for one in found]) if found else None
+
+    def told(self, server: str, clients: int, how: str, what: str) -> float | None:
+        """A figure of the fan-out, the middle one of the rounds."""
+        found = self.fanout.get((server, clients, how))
         return median([one[what] for one in found]) if found else None
 
 

@@ -14,6 +14,7 @@ from benchmarks.figures import median
 from benchmarks.load import generator
 from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, PACES, READERS, Effort, Results
 from benchmarks.setup import BUILDBOT
+from benchmarks.streams import AUDIENCES, PACE
 
 # Whose figures stand in the columns, and who appends.
 SERVERS = ("buildapi", "buildbot", "klein", "twisted")
@@ -142,6 +143,9 @@ def chapters(results: Results, builds: int) -> list[Chapter]:
     if results.bus:
         title = "Bus, events published per second of processor time, by subscribers"
         found.append(Chapter(title, list(_bus(results))))
+    if results.fanout:
+        title = "Events told over WebSockets, deliveries/s"
+        found.append(Chapter(title, list(_fanout(results))))
     return found
 
 
@@ -253,6 +257,26 @@ def _bus(results: Results) -> Iterator[Figure]:
     for title, rates in results.bus.items():
         aims = (Aim(500_000, "buildapi"),) if title.startswith("1,000 not") else ()
         yield Figure(f"  {title}", [median(rates)], aims)
+
+
+def _fanout(results: Results) -> Iterator[Figure]:
+    for clients in AUDIENCES:
+
+        def found(how: str, what: str, clients: int = clients) -> list[float | None]:
+            return [results.told(one, clients, how, what) for one in MASTERS]
+
+        aims = (Aim(100_000, "buildapi"),) if clients == AUDIENCES[0] else ()
+        yield Figure(
+            f"  {clients:,} clients, all events at once", found("at once", "per_second"), aims
+        )
+        cpu = "    processor time of the server for each, µs"
+        yield Figure(cpu, found("at once", "cpu_us"), lower_is_better=True)
+        yield Figure(
+            f"  {clients:,} clients, {PACE:,} deliveries/s wanted", found("paced", "per_second")
+        )
+        yield Figure(cpu, found("paced", "cpu_us"), lower_is_better=True)
+        for what in ("p50", "p99"):
+            yield Figure(f"    ms late, {what}", found("paced", f"{what}_ms"), lower_is_better=True)
 
 
 def _title(name: str, connections: int) -> str:
