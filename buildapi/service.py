@@ -29,6 +29,7 @@ from buildapi.data.announce import announced
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
 from buildapi.data.gate import Gate
+from buildapi.data.outcomes import Outcomes
 from buildapi.data.state import State
 from buildapi.data.watches import Watches
 from buildapi.db.engine import Database
@@ -80,6 +81,7 @@ class BuildAPI(MultiService):
             self.database, gate, settings.forcescheduler, most_rows=settings.limits.rows
         )
         self.watches = Watches(self.data, reactor, settings.limits)
+        self.outcomes = Outcomes(self.data, reactor, settings.limits)
         self.control = Control(self.data, self.mq, settings.control)
         self._retention = Retention(self.control.trims, self.data.transaction, reactor)
         self.state = State(self.database)
@@ -133,6 +135,7 @@ class BuildAPI(MultiService):
                 self.control,
                 self.mq,
                 self.watches,
+                self.outcomes,
                 self.seq,
                 self.reason_not_ready,
                 self.reactor,
@@ -191,6 +194,7 @@ class BuildAPI(MultiService):
     def _committed(self, committed: Committed) -> None:
         self.data.changed(committed.touched, committed.seq)
         self.watches.changed(committed)
+        self.outcomes.changed(committed)
         self.mq.publish(committed.events)
 
     def stopService(self) -> Deferred[None]:
@@ -223,6 +227,7 @@ class BuildAPI(MultiService):
         if self.port is not None:
             await (self.port.stopListening() or succeed(None))
         sockets = web.sockets.close()
+        self.outcomes.close()
         web.streams.close()
         web.events.close()
         # The database after the requests: a download that is under way still reads.

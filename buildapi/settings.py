@@ -187,6 +187,8 @@ class Limits:
     watches: Count = setting(100, "Queries that one WebSocket can watch.")
     watch_rows: Count = setting(10_000, "Rows of one watched query.")
     watch_bytes: Count = setting(4_194_304, "Bytes of the rows of one watched query.")
+    waiting: Count = setting(1_000, "Requests that may wait for an outcome at once.")
+    wait_s: Span = setting(60.0, "Seconds that a request may wait for an outcome.")
     subscription_messages: Count = setting(
         10_000, "Messages that may wait for a client that reads slowly."
     )

@@ -31,7 +31,7 @@ LAYERS = (
     ("data.api",),
     ("data.reach",),
     ("data.views",),
-    ("data.watches",),
+    ("data.watches", "data.outcomes"),
     ("data.deeds", "data.control"),
     ("docs.*",),
     ("www.*",),

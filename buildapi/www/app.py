@@ -20,6 +20,7 @@ from werkzeug.exceptions import BadHost
 
 from buildapi.data.api import DataAPI
 from buildapi.data.control import Control
+from buildapi.data.outcomes import Outcomes
 from buildapi.data.watches import Watches
 from buildapi.docs.files import FILES
 from buildapi.mq.bus import Bus
@@ -62,6 +63,7 @@ class Web:
         control: Control,
         bus: Bus,
         watches: Watches,
+        outcomes: Outcomes,
         seq: Callable[[], int | None],
         not_ready: Callable[[], str | None],
         reactor: Any,
@@ -69,7 +71,7 @@ class Web:
         server = settings.server
         local = server.base_url is None and data.gate.loopback_only
         self._cors = Cors(server.allowed_origins, local_only=local)
-        self._rest = Rest(data, settings.limits, seq, self._base)
+        self._rest = Rest(data, outcomes, settings.limits, seq, self._base)
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
         self._base_url = settings.server.base_url

@@ -22,6 +22,7 @@ from buildapi.data.builddata import BuildData
 from buildapi.data.fetch import Ask, Fetched
 from buildapi.data.gate import ANONYMOUS
 from buildapi.data.logchunks import LogChunk
+from buildapi.data.outcomes import Outcomes
 from buildapi.data.spool import Spool
 from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
 from buildapi.settings import Limits
@@ -73,11 +74,13 @@ class Rest:
     def __init__(
         self,
         data: DataAPI,
+        outcomes: Outcomes,
         limits: Limits,
         seq: Callable[[], int | None],
         base: Callable[[Any], str],
     ) -> None:
         self._data = data
+        self._outcomes = outcomes
         self._limits = limits
         self._seq = seq
         self._base = base
@@ -93,6 +96,27 @@ class Rest:
 
         Returns the body, or NOT_DONE_YET, as a resource's ``render`` does.
         """
+        if b"until=" in query:
+            return self._awaited(request, path, query)
+        return self._render(request, path, query)
+
+    def _awaited(self, request: Any, path: bytes, query: bytes) -> int:
+        """Answer as soon as something is complete, or after a while."""
+
+        async def left() -> bytes:
+            text = query.decode("utf-8", "surrogateescape")
+            found = await self._outcomes.awaited(_text(path), text, ANONYMOUS)
+            return found.encode("utf-8", "surrogateescape")
+
+        waiting = Deferred.fromCoroutine(left())
+        gone = until_gone(request, waiting)
+        waiting.addCallbacks(
+            lambda found: None if gone() else self._render(request, path, found),
+            lambda failure: None if gone() else self._refuse(request, failure, self._seq()),
+        )
+        return NOT_DONE_YET
+
+    def _render(self, request: Any, path: bytes, query: bytes) -> int:
         seq = self._seq()
         try:
             ask = self._data.understood(
