@@ -73,11 +73,11 @@ def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PAR
     """Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long."""
     pieces: list[bytes] = []
     size, reached, missing = 0, first, 0
-    for chunk in chunks(reader, logid, first, end):
-        missing += max(0, chunk.first_line - reached)
-        pieces.append(lines([chunk], first, end - 1))
-        size += len(pieces[-1])
-        reached = min(chunk.last_line + 1, end)
+    for begin, after, text in texts(reader, logid, first, end):
+        missing += begin - reached
+        pieces.append(text)
+        size += len(text)
+        reached = after
         if size >= most_bytes:
             break
     else:
@@ -85,8 +85,23 @@ def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PAR
     return Part(first, reached, b"".join(pieces), missing)
 
 
-def chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:
-    """Read the chunks that hold lines from ``first`` on, before ``end``."""
+def texts(reader: Reader, logid: int, first: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+    """
+    Read whole lines from ``first`` on, before ``end``, chunk by chunk.
+
+    Yields the number of the first of them, that after the last, and the lines; each line once.
+    """
+    for chunk in _chunks(reader, logid, first, end):
+        after = min(chunk.last_line + 1, end)
+        # Chunks may have been merged since the statement before: then this one begins with lines
+        # that were read already.
+        begin = max(first, chunk.first_line)
+        if begin < after:
+            yield begin, after, lines([chunk], begin, end - 1)
+            first = after
+
+
+def _chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:
     most = _FIRST_CHUNKS
     while first < end:
         wanted = {"logid": logid, "first": first, "last": end - 1, "most": most}

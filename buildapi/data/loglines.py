@@ -18,8 +18,7 @@ import re2
 import sqlalchemy as sa
 
 from buildapi.data.gate import Scope
-from buildapi.data.logchunks import PART_BYTES, chunks, part, without_letters
-from buildapi.db.chunks import lines as lines_of
+from buildapi.data.logchunks import PART_BYTES, part, texts, without_letters
 from buildapi.db.connect import Reader
 from buildapi.db.tables import builders, builds, logs, steps
 from buildapi.errors import BadRequest, NoSuchResource
@@ -364,8 +363,8 @@ class _Search:
 
     def _texts(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Read whole lines, by chunk, with the number of the first of each."""
-        for chunk in chunks(self.reader, self.logid, first, end):
-            yield max(first, chunk.first_line), lines_of([chunk], first, end - 1)
+        for begin, _, text in texts(self.reader, self.logid, first, end):
+            yield begin, text
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,35 @@ def test_chunks_that_somebody_else_replaced_stay(api: BuildAPI, logid: int) -> N
 
 
 # Raw
+
+
+class MergedMeanwhile(Reader):
+    """A reader between whose first two statements a log is compressed."""
+
+    def __init__(self, reader: Reader, api: BuildAPI, logid: int) -> None:
+        super().__init__(reader.connection, reader.connector)
+        self._merge: Callable[[], object] = lambda: result_of(api.data.updates.compressLog(logid))
+
+    def rows(self, statement: sa.ClauseElement, params: dict[str, Any]) -> Any:
+        """Run a SELECT, then what happens meanwhile."""
+        found = super().rows(statement, params)
+        merge, self._merge = self._merge, lambda: None
+        merge()
+        return found
+
+
+def test_lines_come_once_though_chunks_are_merged_meanwhile(api: BuildAPI, logid: int) -> None:
+    """The merged chunk begins with lines that were read before."""
+    for number in range(60):
+        result_of(api.data.updates.appendLog(logid, f"o{number}\n"))
+    result_of(api.data.updates.finishLog(logid))
+
+    found = result_of(
+        api.data.database.read(lambda r: part(MergedMeanwhile(r, api, logid), logid, 0, 60))
+    )
+
+    assert found.text.decode() == "".join(f"o{number}\n" for number in range(60))
+    assert (found.next, found.missing) == (60, 0)
 
 
 def raw(api: BuildAPI, logid: int) -> tuple[Any, bytes]:
