@@ -230,6 +230,7 @@ class BuildAPI(MultiService):
         self.outcomes.close()
         web.streams.close()
         web.events.close()
+        web.hubs.close()
         # The database after the requests: a download that is under way still reads.
         await self._by(end, web.site.close())
         await self._by(end, self.database.close())

@@ -187,6 +187,20 @@ class Lines:
         """The text, as a raw download has it."""
         return without_letters(self.text) if self.kind == "s" else self.text
 
+    @cached_property
+    def event(self) -> bytes:
+        """The frame as a server-sent event."""
+        return b"id: %d\nevent: lines\ndata: {%b\n\n" % (self.next, self.members)
+
+    def head(self, most: int) -> Lines:
+        """Return the first so many of the lines."""
+        if self.text.count(b"\n") <= most:
+            return self
+        text = self.text[: _start_of(self.text, most)]
+        if self.numbers is None:
+            return replace(self, next=self.first + most, text=text)
+        return replace(self, next=self.numbers[most], text=text, numbers=self.numbers[:most])
+
     def since(self, told: int) -> Lines:
         """Return what of these somebody needs who knows of the lines before ``told``."""
         if told == self.first:

@@ -33,6 +33,7 @@ from buildapi.www.connection import Sockets
 from buildapi.www.cors import Answered, Cors, own_origin
 from buildapi.www.events import Events
 from buildapi.www.eventstream import EventStreams
+from buildapi.www.followedlogs import FollowedLogs, asks_to_follow
 from buildapi.www.hub import Hubs
 from buildapi.www.metrics import Metrics, Watched
 from buildapi.www.rest import Rest
@@ -79,6 +80,7 @@ class Web:
         self.hubs = Hubs(data, bus, reactor, settings.limits)
         self.sockets = Sockets(settings, data, bus, self.hubs, watches, self._cors, reactor)
         self.streams = EventStreams(settings.limits, self.sockets.admission, reactor)
+        self._logs = FollowedLogs(self.hubs, self.streams, self._rest.position, self._rest.render)
         self.events = Events(data, bus, self.streams, settings.limits, self._rest.position, reactor)
         self.sse = Listen(data, bus, self.streams, settings.limits)
         self.site = Site(
@@ -170,6 +172,8 @@ class Web:
             return self.events.render(request, query)
         if path == subscriptions.PATH:
             return self._subscriptions.render(request)
+        if asks_to_follow(path, query):
+            return self._logs.render(request, path, query)
         return self._rest.render(request, path, query)
 
     def _guarded(self, request: Any, path: bytes, query: bytes) -> Any:

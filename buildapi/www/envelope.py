@@ -82,7 +82,7 @@ def _indented_rows(ask: Ask) -> Callable[[Portion], bytes]:
 
     def made(rows: Portion) -> bytes:
         # In a list in a list the rows are indented as they are in the whole answer.
-        return _for_people([make(rows)])[len("[\n  [\n") : -len("\n  ]\n]")] if rows else b""
+        return for_people([make(rows)])[len("[\n  [\n") : -len("\n  ]\n]")] if rows else b""
 
     return made
 
@@ -122,7 +122,8 @@ def error(sentence: str) -> bytes:
     return json.dumps({"error": sentence}).encode()
 
 
-def _for_people(value: Any) -> bytes:
+def for_people(value: Any) -> bytes:
+    """Return any value as indented JSON."""
     try:
         # A newline inside a text is escaped: every one that follows a comma is ours.
         indented = orjson.dumps(value, shown_text, orjson.OPT_INDENT_2)

@@ -25,12 +25,10 @@ from buildapi.www.connection import Outbox
 
 COMMENT = b":\n\n"
 
-_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    # A proxy that collects what it passes on would hold events back.
-    (b"x-accel-buffering", b"no"),
-)
+# A proxy that collects what it passes on would hold things back.
+UNBUFFERED = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+CONTENT_TYPE = b"text/event-stream; charset=utf-8"
+_HEADERS = ((b"content-type", CONTENT_TYPE), *UNBUFFERED)
 
 
 class EventStream:

@@ -54,6 +54,12 @@ class Road(Protocol):
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Let one follower after the other read and send, when that doesn't pile up."""
 
+    def begin(self, logid: int) -> Deferred[None]:
+        """Get ready: the log is there.  What fails here ends the stream."""
+
+    def idle(self) -> None:
+        """Take note that all lines that there are have been sent."""
+
     def lines(self, lines: Lines) -> None:
         """Send lines."""
 
@@ -175,6 +181,8 @@ class Follower:
         # The hub hears before the first read: a line appended in between would never wake us.
         self._hub = hub = self._hubs.enter(logid, self._wanted)
         self._scope = await hub.belongs_to()
+        self._check_rights()
+        await self._road.begin(logid)
         while not self._stopped:
             async with self._road.turn():
                 if self._stopped:
@@ -184,9 +192,17 @@ class Follower:
                 await self._send(found)
             if self._stopped or self._ended(found):
                 return
-            if found.at_end and hub.wait(self, found, heard):
-                self._waiting = Deferred()
-                await self._waiting
+            if found.at_end:
+                self._road.idle()
+                await self._more(hub, found, heard)
+
+    async def _more(self, hub: Hub, found: Growth, heard: int) -> None:
+        """Wait at the hub, which goes on for us, until we have to look for ourselves."""
+        if not self._stopped:
+            # Before anything: the hub may find something at once.
+            waiting = self._waiting = Deferred()
+            if hub.wait(self, found, heard):
+                await waiting
 
     async def _send(self, found: Growth) -> None:
         if self._stopped:

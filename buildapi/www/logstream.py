@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import orjson
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from buildapi.data.gate import Identity
 from buildapi.data.loglines import Lines, Selection, selection
@@ -45,6 +45,13 @@ class Frames:
         self.keeps_up = sink.keeps_up
         self.room = sink.room
         self.turn = sink.turn
+
+    def begin(self, logid: int) -> Deferred[None]:  # noqa: ARG002  the reply has told of it
+        """Do nothing: a frame tells what it is."""
+        return succeed(None)
+
+    def idle(self) -> None:
+        """Do nothing: it goes on."""
 
     def lines(self, lines: Lines) -> None:
         """Send a frame of which only the beginning is made for this follower."""

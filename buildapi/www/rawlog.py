@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.web.http_headers import Headers
 
 from buildapi.data.fetch import Ask
-from buildapi.data.logchunks import part, raw_log
+from buildapi.data.logchunks import RawLog, part, raw_log
 from buildapi.db.connect import Reader
 from buildapi.errors import CorruptChunk
 from buildapi.www.download import Body
@@ -45,14 +45,19 @@ class LogBody(Body):
 
     def describe(self, headers: Headers) -> None:
         """Say that it is text, whose it is, and how it is compressed."""
-        headers.setRawHeaders(b"content-type", [self._log.content_type])
-        headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
         headers.addRawHeader(b"vary", b"accept-encoding")
         if self._coding is not None:
             headers.setRawHeaders(b"content-encoding", [self._coding.encode()])
-        if self._log.type == "h":
-            # What a build prints must never act as a page of ours.
-            headers.setRawHeaders(b"content-security-policy", [b"sandbox"])
-        if self._ask.match.route.kind == "raw":
-            disposition = f"attachment; filename={self._log.filename}".encode()
-            headers.setRawHeaders(b"content-disposition", [disposition])
+        describe_log(headers, self._log, attached=self._ask.match.route.kind == "raw")
+
+
+def describe_log(headers: Headers, log: RawLog, *, attached: bool) -> None:
+    """Say what a raw log is.  attached: whether it is to be kept as a file."""
+    headers.setRawHeaders(b"content-type", [log.content_type])
+    headers.setRawHeaders(b"x-content-type-options", [b"nosniff"])
+    if log.type == "h":
+        # What a build prints must never act as a page of ours.
+        headers.setRawHeaders(b"content-security-policy", [b"sandbox"])
+    if attached:
+        disposition = f"attachment; filename={log.filename}".encode()
+        headers.setRawHeaders(b"content-disposition", [disposition])

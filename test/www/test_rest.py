@@ -112,7 +112,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_indenting_is_that_of_the_standard_library(value: Any) -> None:
     """For any value, however deep."""
-    assert envelope._for_people(value).decode() in laid_out(value)
+    assert envelope.for_people(value).decode() in laid_out(value)
 
 
 def test_head_is_get_without_the_body(api: BuildAPI, web: WebClient) -> None:
