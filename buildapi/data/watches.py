@@ -261,12 +261,13 @@ class Watches:
 
     def changed(self, committed: Committed) -> None:
         """Have read again what a batch, which is being published, may have changed."""
-        self._heed_rights()
+        # Before anything is told: what is not marked here counts as up to date with this batch.
         for view in self._reach.touched(committed):
             if view.reading is not None:
                 view.missed = committed
             elif not view.has(committed):
                 self._enqueue(view)
+        self._heed_rights()
         self._go_on()
 
     def close(self) -> None:
@@ -380,6 +381,8 @@ class Watches:
 
     def _tick(self) -> None:
         self._ticking = self._clock.callLater(TICK_S, self._tick)
+        known = {watch.identity for watch in self._of_watch}
+        self._restrictions = {i: it for i, it in self._restrictions.items() if i in known}
         self._heed_rights()
         self._go_on()
         for watch in list(self._of_watch):
