@@ -67,7 +67,7 @@ class Client(Thread, ABC):
             except (OSError, HTTPException, EOFError):
                 # The server has been killed, perhaps; it comes back.
                 self.lost += 1
-                time.sleep(0.02)
+                time.sleep(0.1)
             except Exception as error:  # noqa: BLE001  the verdict says it
                 self.wrong.append(f"{type(error).__name__}: {error}")
                 return

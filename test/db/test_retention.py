@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from twisted.internet.defer import fail
+import pytest_twisted
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import Clock
 
 from buildapi.db import eventlog
@@ -21,6 +22,7 @@ from buildapi.testing import NOON, in_memory_api, result_of
 if TYPE_CHECKING:
     from buildapi.db.transaction import Tx
     from buildapi.service import BuildAPI
+    from test.db.conftest import Opener
 
 pytestmark = pytest.mark.usefixtures("system")
 
@@ -171,3 +173,35 @@ def test_a_slice_tells_how_many_it_took() -> None:
 
     assert [result_of(kit.api.database.write(one)) for _ in range(3)] == [1, 1, 0]
     assert kit.seqs() == [3, 4, 5]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_is_trimmed_while_others_write_and_read(opening: Opener) -> None:
+    """
+    On every system: at no moment has what is left a hole, or another beginning than it says.
+    """
+    database = await opening(Events(keep_count=50))
+
+    def say(tx: Tx) -> None:
+        for _ in range(100):
+            tx.say(Draft("builder.1.new", (), b"{}"))
+
+    def forget(tx: Tx) -> int:
+        return trim(tx, buildapi_events, DAY_S, 50, most=70)
+
+    def look(reader: Reader) -> bool:
+        with reader.snapshot():
+            oldest, newest = eventlog.oldest(reader), eventlog.newest(reader)
+            found = [event.seq for event in eventlog.stored(reader, 0, 100_000)]
+        return found == list(range(oldest, newest + 1))
+
+    working: list[Deferred[Any]] = []
+    for _ in range(20):
+        working += [database.write(say), database.read(look)]
+        working += [database.write(forget), database.read(look)]
+    results = await gatherResults(working)
+    await database.retention._trimmed()
+
+    assert all(results[1::2])
+    assert await database.read(eventlog.oldest) == 2000 - 50 + 1
+    assert sum(results[2::4]) + database.retention.forgotten == 2000 - 50
