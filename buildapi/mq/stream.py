@@ -239,6 +239,9 @@ class Stream(AsyncIterator[Event]):
         ended: Callable[[Stream], None] = lambda _: None,
     ) -> None:
         self.consumer = consumer
+        # By which road the events go, and to which address, for operators.
+        self.road = "process"
+        self.client: str | None = None
         self.gaps = 0
         self.told = 0
         self.closed = False

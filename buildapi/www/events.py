@@ -147,7 +147,8 @@ class Events:
             await self._page(request, query, self._bus.history)
 
     async def _stream(self, request: Any, query: EventQuery) -> None:
-        stream = self._subscribed(query, query.since)
+        stream = self._subscribed(request, query, query.since)
+        stream.road = "eventstream"
         try:
             await stream.begin()
             answer = self._streams.begin(request, lambda _: stream.close())
@@ -165,7 +166,8 @@ class Events:
     async def _page(self, request: Any, query: EventQuery, history: History) -> None:
         extent = await history.extent()
         since = extent.oldest - 1 if query.since is None else query.since
-        stream = self._subscribed(query, since)
+        stream = self._subscribed(request, query, since)
+        stream.road = "longpoll"
         try:
             await stream.begin()
             page = EventPage(
@@ -193,14 +195,16 @@ class Events:
                 timer.cancel()
             leave()
 
-    def _subscribed(self, query: EventQuery, since: int | None) -> Stream:
-        return self._bus.subscribe(
+    def _subscribed(self, request: Any, query: EventQuery, since: int | None) -> Stream:
+        stream = self._bus.subscribe(
             query.topics,
             since,
             log=query.log,
             bounds=Bounds(self._limits.subscription_messages, self._limits.subscription_bytes),
             sees=lambda event: self._data.gate.sees(ANONYMOUS, event),
         )
+        stream.client = getattr(request.getClientAddress(), "host", None)
+        return stream
 
     def _refuse(self, request: Any, failure: Failure) -> None:
         status, sentence = refusal(failure)

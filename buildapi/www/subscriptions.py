@@ -6,6 +6,7 @@
                         "depth": 35, "bytes": 9120, "told": 1200, "dropped": 0, "gaps": 0}, ...],
      "meta": {"total": 1, "newest": 81235, "oldest": 1, "published": 4711, "last_minute": 240}}
 
+The roads are websocket, eventstream, longpoll, and process for who subscribes in the same one.
 ``lag`` is how far the position is behind the newest event.  ``depth`` and ``bytes`` wait for the
 reader; of the consumers on a connection, which have no position, they are the connection's.
 ``published`` counts events since the start, ``last_minute`` those that were stored in the last 60
@@ -138,7 +139,7 @@ class Subscriptions:
             road = {"road": "eventstream", "client": ears.stream.client}
             yield _consumers(road, ears.paths, ears.stream.outbox)
         for one in others:
-            yield _stream({"road": "process", "client": None}, None, one, newest)
+            yield _stream({"road": one.road, "client": one.client}, None, one, newest)
 
 
 def _stream(road: Entry, sub: int | str | None, stream: Stream, newest: int) -> Entry:

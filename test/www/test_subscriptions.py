@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 
 from buildapi.data.gate import Gate
@@ -94,6 +95,28 @@ def test_every_road_is_listed(api: BuildAPI, web: WebClient) -> None:
     ]
     assert entries[1]["sub"] == "mine"
     assert entries[1]["lag"] == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "road"), [("text/event-stream", "eventstream"), ("application/json", "longpoll")]
+)
+def test_who_follows_events_over_http_is_listed(
+    api: BuildAPI, web: WebClient, accept: str, road: str
+) -> None:
+    """As long as the answer has not ended."""
+    wire = Wire(api)
+    wire.send(
+        head(
+            f"GET /api/v2/events?topic=build.%23&since={api.mq.last_seq}&wait=20 HTTP/1.1",
+            {"Host": "127.0.0.1", "Accept": accept},
+        )
+    )
+
+    (entry,) = listed(web)
+
+    assert (entry["road"], entry["client"], entry["topics"]) == (road, "127.0.0.1", ["build.#"])
+    wire.hang_up()
+    assert listed(web) == []
 
 
 def test_the_log_and_its_pace_are_told() -> None:
