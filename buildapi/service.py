@@ -58,7 +58,8 @@ class BuildAPI(MultiService):
     reactor: Twisted's, if None.
 
     After ``ready()``: ``masterid`` (None without a name), ``mq`` the bus, ``data`` the data API
-    with its ``updates``, ``control``, ``state`` a key-value store, ``port`` where it listens.
+    with its ``updates``, ``control``, ``state`` a key-value store, ``watches`` of queries, ``port``
+    where it listens.
     """
 
     def __init__(self, settings: Settings, master: str | None = None, reactor: Any = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from twisted.python.failure import Failure
 from buildapi.errors import Conflict
 from buildapi.service import BuildAPI
 from buildapi.settings import Database, Server, Settings
-from buildapi.testing import WebClient, WebSocketClient, a_log, a_step
+from buildapi.testing import WebClient, WebSocketClient, a_build, a_log, a_step
 
 reactor: Any = the_reactor
 LINE = "x" * 1023 + "\n"
@@ -289,3 +290,44 @@ async def test_server_sent_events_come_over_a_real_socket(api: BuildAPI) -> None
     socket.transport.loseConnection()
     await gone.addErrback(lambda _: None)
     assert api.mq.listeners == before
+
+
+async def test_who_watches_has_what_a_get_answers_under_load(api: BuildAPI) -> None:
+    """With writer and readers in threads: long and short lists, while everything changes."""
+    updates = api.data.updates
+    builds = [await a_build(api) for _ in range(20)]
+    paths = ["builds", "builds?order=state_string&limit=5", "builds?complete=false", "builds/3"]
+    client = await a_client(api)
+    for sub, path in enumerate(paths):
+        client.send({"cmd": "watch", "path": path, "_id": sub})
+    replies = list(await client.until(lambda frames: len(frames) == len(paths)))
+    client.frames.clear()
+    changes = [
+        updates.setBuildStateString(buildid, f"{buildid * number % 7}")
+        for number in range(30)
+        for buildid in builds
+    ]
+    await gatherResults(changes)
+    await gatherResults([updates.finishBuild(buildid, 0) for buildid in builds[1:]])
+    for reply in replies:
+        found = await api.data.get(paths[reply["_id"]])
+        wanted = list(found) if isinstance(found, list) else [found]
+        rows = dict(zip(reply["ids"], reply["rows"], strict=True))
+        has_it = partial(replayed, sub=reply["_id"], rows=rows, wanted=wanted)
+        await client.until(has_it)
+
+        assert list(rows.values()) == wanted
+
+
+def replayed(frames: list[Any], sub: int, rows: dict[Any, Any], wanted: list[Any]) -> bool:
+    """Apply the deltas of a stream that have come; say whether it has what is wanted."""
+    for frame in [one for one in frames if one.get("sub") == sub]:
+        frames.remove(frame)
+        for ident in frame.get("leave", ()):
+            del rows[ident]
+        rows.update(dict(frame.get("update", ())) | dict(frame.get("enter", ())))
+        if "order" in frame:
+            known = dict(rows)
+            rows.clear()
+            rows.update((ident, known[ident]) for ident in frame["order"])
+    return list(rows.values()) == wanted
