@@ -33,6 +33,7 @@ from buildapi.data.outcomes import Outcomes
 from buildapi.data.state import State
 from buildapi.data.watches import Watches
 from buildapi.db.engine import Database
+from buildapi.db.feed import Feed
 from buildapi.db.groupcommit import Committed
 from buildapi.db.history import StoredEvents
 from buildapi.db.retention import Retention
@@ -85,6 +86,7 @@ class BuildAPI(MultiService):
         self.outcomes = Outcomes(self.data, reactor, settings.limits)
         self.control = Control(self.data, self.mq, settings.control)
         self._retention = Retention(self.control.trims, self.data.transaction, reactor)
+        self._feed: Feed | None = None
         self.state = State(self.database)
         self.web: Web | None = None
         self._waiting: list[Deferred[BuildAPI]] = []
@@ -129,6 +131,7 @@ class BuildAPI(MultiService):
     async def _start(self) -> None:
         await self.database.open()
         try:
+            await self._find_log()
             await self._find_master()
             self.web = Web(
                 self.settings,
@@ -146,15 +149,35 @@ class BuildAPI(MultiService):
             if self.database.writer is not None:
                 self._retention.start()
         except BaseException:
+            self._stop_feed()
             await self.database.close()
             raise
+
+    def _stop_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+
+    async def _find_log(self) -> None:
+        """Have streams go back to the event log; follow it, if somebody else writes it."""
+        if not self.data.logged:
+            return
+        events = self.settings.events
+        history = StoredEvents(self.database, events.control_ttl_s, self.reactor.seconds)
+        self.mq.history = history
+        if self.database.writer is None:
+            self._feed = Feed(
+                history,
+                self.mq,
+                self._committed,
+                lambda: bool(self.mq.listeners or len(self.watches)),
+                events.poll_interval_s,
+                self.reactor,
+            )
+            await self._feed.start()
 
     async def _find_master(self) -> None:
         if self.database.writer is not None:
             self.mq.begin_after(self.database.writer.seq)
-            if self.data.logged:
-                ttl_s = self.settings.events.control_ttl_s
-                self.mq.history = StoredEvents(self.database, ttl_s, self.reactor.seconds)
             self.data.totals.published = self.database.writer.seq
             if self.master is not None:
                 self.masterid = await self.data.updates.findMasterId(self.master)
@@ -217,6 +240,7 @@ class BuildAPI(MultiService):
         if isinstance(self._outcome, Failure):
             return
         self._retention.stop()
+        self._stop_feed()
         if self.web is not None:
             await self._wind_down(self.web)
         self.watches.close()

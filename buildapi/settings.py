@@ -145,6 +145,9 @@ class Events:
         "Seconds after which a control message is told to nobody who reads the event log: what was "
         "asked for then is not wanted now.",
     )
+    poll_interval_s: Interval = setting(
+        0.5, "Seconds between two looks at the log that another process writes, with read_only."
+    )
 
 
 @dataclass(frozen=True)

@@ -235,10 +235,10 @@ class Watches:
         """
         if self._closed:
             raise Stopping("the service is being stopped")
-        if not self._data.tells_versions:
+        if not self._data.logged:
             raise Conflict(
                 "nothing can be watched here, as nobody tells of changes: another program writes "
-                "the database, or it was opened for reading only"
+                "the database, or it is one of Buildbot's that was opened for reading only"
             )
         path, _, query = path.partition("?")
         # The root's own path is a slash.

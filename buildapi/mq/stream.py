@@ -371,6 +371,12 @@ class Stream(AsyncIterator[Event]):
         self._position = max(min(found.position, last), begin - 1)
         return [*items, *events]
 
+    def look_back(self) -> None:
+        """Read from the log what follows the position: not all of it came."""
+        self._listener.close()
+        self._start_over()
+        self._feed.soon(self._ring)
+
     def close(self) -> None:
         """End: nothing more is told."""
         if self.closed:

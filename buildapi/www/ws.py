@@ -254,7 +254,7 @@ class Client:
         if self._bus.history is None:
             raise Conflict(
                 "there is no event log here to subscribe to: another program writes the database, "
-                "or it was opened for reading only; startConsuming works"
+                "or it is one of Buildbot's that was opened for reading only; startConsuming works"
             )
         since = frame.get("since")
         if since is not None and integer(frame, "since") < 0:
