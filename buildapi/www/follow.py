@@ -113,7 +113,7 @@ class Follower:
     Follows one log.  It holds a place, never lines: a slow one costs no memory.
 
     offset: the first line wanted, from 0; negative: so many from the end at that moment.
-    ``logid``: None until the log is there.
+    ``logid``: None until the log is there.  ``complete``: whether it was at the end of the stream.
     """
 
     kind = "follower"
@@ -128,6 +128,7 @@ class Follower:
     ) -> None:
         self.place: Place | None = None
         self.logid: int | None = None
+        self.complete = False
         self._hubs = hubs
         self._data = hubs.data
         self._identity = identity
@@ -139,6 +140,7 @@ class Follower:
         self._listener: Listener | None = None
         self._stopped = False
         self._looked = True
+        self._ends_here = False
         self._waiting: Deferred[None] | None = None
         self._most_at_once = 2 * hubs.limits.follow_frame_bytes
         hubs.admit(self.stop)
@@ -155,6 +157,13 @@ class Follower:
     def stop(self) -> None:
         """Send nothing more."""
         self._hear_no_more()
+        self.release(None)
+
+    def end_here(self) -> None:
+        """End with the lines that there are now, though the log was never finished."""
+        self._ends_here = True
+        if self._hub is not None:
+            self._hub.forget(self)
         self.release(None)
 
     def _hear_no_more(self) -> None:
@@ -247,8 +256,9 @@ class Follower:
 
     def _ended(self, found: Growth) -> bool:
         """Say that it is the end, if it is."""
-        if not (found.complete and found.at_end):
+        if not (found.at_end and (found.complete or self._ends_here)):
             return False
+        self.complete = found.complete
         self._road.end(found.total)
         return True
 

@@ -10,6 +10,7 @@ repeats the ``_id``:
     {"cmd": "hello", "_id": 9}                                who we are, and what the log has
     {"cmd": "subscribe", "topic": "build.#", "_id": 7}        events by position: see ``pump``
     {"cmd": "followLog", "logid": 60, "offset": 0, "_id": 4}  see ``follow``
+    {"cmd": "follow", "path": "builds/10", "_id": 6}          see ``treestream``
     {"cmd": "watch", "path": "builds?limit=9", "_id": 8}      a query's rows: see ``watch``
     {"cmd": "unsubscribe", "sub": 4, "_id": 5}                nothing more of it follows
 
@@ -51,6 +52,7 @@ from buildapi.settings import Limits
 from buildapi.www.hub import Hubs
 from buildapi.www.logstream import LogStream, integer
 from buildapi.www.pump import Out, Pump, Sub
+from buildapi.www.treestream import TreeStream
 from buildapi.www.watch import WatchStream
 
 MOST_TOPICS = 100
@@ -93,6 +95,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "stopConsuming": ("path",),
     "followLog": ("logid", "path", "offset", "grep", "context", "streams"),
     "watch": ("path", "slow"),
+    "follow": ("path", "offset", "offsets", "grep", "context", "streams"),
     "unsubscribe": ("sub",),
 }
 
@@ -135,6 +138,7 @@ class Client:
             "startConsuming": self._start_consuming,
             "stopConsuming": self._stop_consuming,
             "followLog": self._follow_log,
+            "follow": self._follow,
             "watch": self._watch,
             "unsubscribe": self._unsubscribe,
         }
@@ -317,6 +321,10 @@ class Client:
         sub = self._free_name(frame)
         return await self._followed(LogStream(self._hubs, self.identity, self, sub, frame))
 
+    async def _follow(self, frame: dict[str, Any]) -> Reply:
+        sub = self._free_name(frame)
+        return await self._followed(TreeStream(self._hubs, self.identity, self, sub, frame))
+
     async def _watch(self, frame: dict[str, Any]) -> Reply:
         sub, path = self._free_name(frame), _path(frame)
         if self.flowing[WatchStream.kind] >= self._limits.watches:
@@ -326,7 +334,7 @@ class Client:
             WatchStream(self._watches, self.identity, self, sub, path, slow)
         )
 
-    async def _followed(self, stream: LogStream | WatchStream) -> Reply:
+    async def _followed(self, stream: LogStream | TreeStream | WatchStream) -> Reply:
         # The name is taken from now on: another command may come while it is looked up.
         self._streams[stream.sub] = stream
         try:
@@ -337,7 +345,7 @@ class Client:
             raise
         return Reply(members, lambda: self._begin(stream))
 
-    def _begin(self, stream: LogStream | WatchStream) -> None:
+    def _begin(self, stream: LogStream | TreeStream | WatchStream) -> None:
         streaming = stream.begin()
         streaming.addErrback(self._broken, stream.sub)
         streaming.addCallback(lambda _: self._forget(stream))

@@ -1,0 +1,316 @@
+r"""
+Following all logs of a step, a build or a buildset, as one stream: the command ``follow``.
+
+    {"cmd": "follow", "path": "builds/10", "_id": 1}
+
+    {"msg": "OK", "code": 200, "_id": 1}
+    {"sub": 1, "begin": {"stepid": 55, "number": 0, "name": "compile", …}}
+    {"sub": 1, "begin": {"logid": 60, "stepid": 55, "name": "stdio", …}}
+    {"sub": 1, "stepid": 55, "name": "stdio", "logid": 60, "first": 0, "next": 9, "content": "…"}
+    {"sub": 1, "finished": {"logid": 60, "num_lines": 9, "complete": true, …}}
+    {"sub": 1, "finished": {"stepid": 55, "results": 0, …}}
+    {"sub": 1, "end": {"steps": 1, "logs": 1, "num_lines": 9, "complete": true}}
+
+``offset``, ``grep``, ``context`` and ``streams`` mean for each log what they mean for a followed
+one; a log that begins later is told from its first line. Steps come in order as they begin, a line
+after the ``begin`` of its log and before its ``finished``, and that before its step's. Logs of one
+step, and the builds of a buildset, are told side by side. A log that was never finished is told up
+to the end of its build; its ``finished`` has ``"complete": false`` then.
+
+To resume, pass ``offsets``: for each log of which there were lines its last ``next``, as in
+``{"60": 9}``. No line comes twice then; ``begin`` and ``finished`` do, and are known by their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from buildapi.data.api import ROUTER
+from buildapi.data.builds import Build
+from buildapi.data.buildsets import Buildset
+from buildapi.data.gate import Identity
+from buildapi.data.steps import Step
+from buildapi.errors import BadRequest
+from buildapi.mq.bus import Bus
+from buildapi.mq.event import Event
+from buildapi.www.follow import Follower, Target
+from buildapi.www.hub import Hubs
+from buildapi.www.logstream import Frames, Sink, integer, wanted_lines
+
+Row = dict[str, Any]
+
+
+class _Bell:
+    """Rings when something has happened, also if nobody was waiting then."""
+
+    def __init__(
+        self, bus: Bus, patterns: Iterable[str], matters: Callable[[Event], bool] = lambda _: True
+    ) -> None:
+        self.rung = False
+        self._matters = matters
+        self._waiting: Deferred[None] | None = None
+        self._listener = bus.listen(patterns, self._hear)
+
+    def _hear(self, event: Event) -> None:
+        if self._matters(event):
+            self.ring()
+
+    def ring(self) -> None:
+        """Let whoever waits look again."""
+        self.rung = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    async def wait(self) -> None:
+        """Wait until it has rung since the last ``reset``."""
+        if not self.rung:
+            self._waiting = Deferred()
+            await self._waiting
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._listener.close()
+
+
+@dataclass
+class _Told:
+    """A step that has begun.  logs: those that have, each with what fires at its end."""
+
+    logs: dict[int, Deferred[None]] = field(default_factory=dict)
+    followers: dict[int, Follower] = field(default_factory=dict)
+    finished: bool = False
+
+
+class _TreeFrames(Frames):
+    """The road of one log: its end is a marker."""
+
+    num_lines = 0
+
+    def end(self, num_lines: int) -> None:
+        """Remember how many lines there are."""
+        self.num_lines = num_lines
+
+
+class TreeStream:
+    """
+    The stream of a ``follow``.
+
+    Raises BadRequest if an argument is wrong.
+    """
+
+    kind = "follower"
+
+    def __init__(
+        self, hubs: Hubs, identity: Identity, sink: Sink, sub: int | str, frame: Row
+    ) -> None:
+        self.sub = sub
+        self._hubs = hubs
+        self._identity = identity
+        self._sink = sink
+        path = frame.get("path")
+        if not isinstance(path, str):
+            raise BadRequest("Invalid method argument 'path': a step, a build or a buildset")
+        self._path = path.strip("/")
+        self._offset = integer(frame, "offset")
+        self._offsets = _offsets(frame.get("offsets", {}))
+        self._wanted = wanted_lines(frame, hubs.limits)
+        self._run: Callable[[], Any] = lambda: None
+        self._bells: set[_Bell] = set()
+        self._steps: dict[int, _Told] = {}
+        self._num_lines = 0
+        self._stopped = False
+        self._failure: Failure | None = None
+        self._at_start = True
+
+    async def found(self) -> Row:
+        """Find what is to be followed; return what the reply has besides."""
+        match = ROUTER.find(self._path)
+        resource = match.route.resource
+        if match.route.kind != "one" or resource not in (Step, Build, Buildset):
+            raise BadRequest(f"{self._path} is no step, build or buildset")
+        row = await self._get(self._path)
+        if resource is Buildset:
+            self._run = lambda: self._buildset(row["bsid"])
+        elif resource is Build:
+            self._run = lambda: self._build(row["buildid"])
+        else:
+            self._run = lambda: self._build(row["buildid"], row["number"])
+        return {}
+
+    def begin(self) -> Deferred[None]:
+        """Stream; fire at the end."""
+        return Deferred.fromCoroutine(self._streamed())
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopped = True
+        for told in list(self._steps.values()):
+            for follower in list(told.followers.values()):
+                follower.stop()
+        for bell in list(self._bells):
+            bell.ring()
+
+    async def _streamed(self) -> None:
+        try:
+            await self._run()
+        finally:
+            stopped, self._stopped = self._stopped, True
+            self.stop()
+        if self._failure is not None:
+            self._failure.raiseException()
+        if not stopped:
+            end = {
+                "steps": len(self._steps),
+                "logs": sum(len(told.logs) for told in self._steps.values()),
+                "num_lines": self._num_lines,
+                "complete": True,
+            }
+            self._send({"end": end})
+
+    async def _buildset(self, bsid: int) -> None:
+        requests: set[int] = set()
+        bell = self._bell(
+            ["build.*.new", "build.*.created", f"buildset.{bsid}.complete"],
+            lambda event: event.message.get("buildrequestid", None) in {None, *requests},
+        )
+        running: dict[int, Deferred[None]] = {}
+        try:
+            while not self._stopped:
+                bell.rung = False
+                # The set first: once it is complete, no build of it begins.
+                complete = (await self._get(("buildsets", bsid)))["complete"]
+                asked = await self._get("buildrequests", {"buildsetid": bsid})
+                requests |= {row["buildrequestid"] for row in asked}
+                for row in await self._get("builds", {"buildrequestid": sorted(requests)}):
+                    if row["buildid"] not in running:
+                        building = Deferred.fromCoroutine(self._build(row["buildid"]))
+                        running[row["buildid"]] = building.addErrback(self._failed)
+                if complete:
+                    await DeferredList(list(running.values()))
+                    return
+                await bell.wait()
+        finally:
+            self._forget(bell)
+
+    async def _build(self, buildid: int, only: int | None = None) -> None:
+        """Tell of a build, or of only one step of it."""
+        step = "*" if only is None else only
+        logs = f"build.{buildid}.step.{step}.log.*"
+        bell = self._bell(
+            [
+                f"build.{buildid}.finished",
+                f"build.{buildid}.step.{step}.*",
+                f"{logs}.newlog",
+                f"{logs}.complete",
+            ]
+        )
+        numbers = {"number__ge": 0} if only is None else {"number": only}
+        try:
+            while not self._stopped:
+                bell.rung = False
+                # The build first: once it is complete, no step of it begins.
+                complete = (await self._get(("builds", buildid)))["complete"]
+                steps = await self._get(("builds", buildid, "steps"), numbers, order="number")
+                ended = [await self._step(row, complete) for row in steps]
+                self._at_start = False
+                if (all(ended) and (complete or only is not None)) or self._stopped:
+                    return
+                if only is None and steps:
+                    following = steps[-1]["number"] + 1
+                    unfinished = (
+                        row["number"] for row, it in zip(steps, ended, strict=True) if not it
+                    )
+                    numbers = {"number__ge": next(unfinished, following)}
+                await bell.wait()
+        finally:
+            self._forget(bell)
+
+    async def _step(self, row: Row, build_complete: bool) -> bool:
+        """Tell of a step as far as it has come; say whether it has finished."""
+        over = row["complete"] or build_complete
+        told = self._steps.get(row["stepid"])
+        if self._stopped or (told is None and row["started_at"] is None and not over):
+            return False
+        if told is None:
+            told = self._steps[row["stepid"]] = _Told()
+            self._send({"begin": row})
+        if not told.finished:
+            logs = await self._get(("steps", row["stepid"], "logs"))
+            self._begin_logs(told, logs, build_complete)
+            if not over or not (build_complete or all(log["complete"] for log in logs)):
+                return False
+            await DeferredList(list(told.logs.values()))
+            told.finished = True
+            self._send({"finished": row})
+        return True
+
+    def _begin_logs(self, told: _Told, logs: list[Row], build_complete: bool) -> None:
+        for log in logs:
+            logid = log["logid"]
+            if logid not in told.logs and not self._stopped:
+                following = Deferred.fromCoroutine(self._log(log, told))
+                told.logs[logid] = following.addErrback(self._failed)
+            # What its master left unfinished will get no more lines once the build has ended.
+            if build_complete and not log["complete"] and logid in told.followers:
+                told.followers[logid].end_here()
+
+    async def _log(self, log: Row, told: _Told) -> None:
+        logid = log["logid"]
+        self._send({"begin": log})
+        members = {"sub": self.sub, "stepid": log["stepid"], "name": log["name"]}
+        road = _TreeFrames(self._sink, members)
+        offset = self._offsets.get(logid, self._offset if self._at_start else 0)
+        follower = Follower(self._hubs, self._identity, road, offset, self._wanted)
+        told.followers[logid] = follower
+        try:
+            await follower.follow(Target(logid))
+        finally:
+            del told.followers[logid]
+        if not self._stopped:
+            self._num_lines += road.num_lines
+            row = {**log, "num_lines": road.num_lines, "complete": follower.complete}
+            self._send({"finished": row})
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+        self.stop()
+
+    def _bell(
+        self, patterns: Iterable[str], matters: Callable[[Event], bool] = lambda _: True
+    ) -> _Bell:
+        # It hears before the first look: nothing that happens in between is missed.
+        bell = _Bell(self._hubs.bus, patterns, matters)
+        self._bells.add(bell)
+        return bell
+
+    def _forget(self, bell: _Bell) -> None:
+        self._bells.discard(bell)
+        bell.close()
+
+    def _send(self, members: Row) -> None:
+        if not self._stopped or "end" in members:
+            self._sink.send({"sub": self.sub, **members})
+
+    def _get(
+        self,
+        path: str | tuple[int | str, ...],
+        filters: Row | None = None,
+        order: str | None = None,
+    ) -> Deferred[Any]:
+        return self._hubs.data.get(path, filters=filters, order=order, identity=self._identity)
+
+
+def _offsets(given: Any) -> dict[int, int]:
+    """Return from which line each log goes on; BadRequest."""
+    if isinstance(given, dict) and all(
+        name.isascii() and name.isdigit() and type(line) is int and line >= 0
+        for name, line in given.items()
+    ):
+        return {int(name): line for name, line in given.items()}
+    raise BadRequest("Invalid method argument 'offsets': an object of log ids and lines is wanted")
