@@ -196,7 +196,8 @@ class Limits:
         10_000, "Messages that may wait for a client that reads slowly."
     )
     subscription_bytes: Count = setting(
-        8_388_608, "Bytes of messages that may wait for a client that reads slowly."
+        8_388_608,
+        "Memory that messages may take that wait for a client that reads slowly, in bytes.",
     )
     events: Count = setting(
         10_000,

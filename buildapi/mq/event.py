@@ -60,3 +60,8 @@ class Event:
         """The body as a dictionary; subscribers share it and must not change it."""
         message: dict[str, Any] = orjson.loads(self.body)
         return message
+
+    def forget(self) -> None:
+        """Forget what was made of it for those who tell it; it is made again when it is wanted."""
+        for name in ("told", "frames", "message"):
+            self.__dict__.pop(name, None)

@@ -30,6 +30,10 @@ from buildapi.mq.topic import Pattern, matches, split_topic
 
 # How many stored events are read at a time.
 PORTION = 1_000
+# What an event takes besides its body: names, keys, the object (measured).
+EVENT_BYTES = 700
+# An event that so many have followed has been told to all who keep up.
+NEEDED_BY_OTHERS = 16
 
 
 class Slow(Enum):
@@ -109,7 +113,7 @@ class Feed(Protocol):
 
 
 class Bounds(NamedTuple):
-    """What may wait in a buffer: events, and bytes of their bodies."""
+    """What may wait in a buffer: events, and the bytes that they take."""
 
     messages: int = 10_000
     size: int = 8 * 2**20
@@ -149,19 +153,21 @@ class Buffer:
 
     @property
     def size(self) -> int:
-        """The bytes of the bodies that wait."""
+        """The bytes that the waiting events take."""
         return self._bytes
 
     def add(self, event: Event) -> bool:
         """Keep an event; false if it was not."""
         # One event always fits, or a big one would never come through.
-        size = self._bytes + len(event.body)
+        size = self._bytes + _weight(event)
         if self.lost is None and (
             not self._events
             or (size <= self._bounds.size and len(self._events) < self._bounds.messages)
         ):
             self._events.append(event)
             self._bytes = size
+            if len(self._events) > NEEDED_BY_OTHERS:
+                self._events[-NEEDED_BY_OTHERS].forget()
             return True
         self._lose(event)
         if self.slow is not Slow.LATEST:
@@ -180,7 +186,7 @@ class Buffer:
             event = self._events.popleft()
             found.append(event)
             size += len(event.body)
-        self._bytes -= size
+        self._bytes -= size + len(found) * EVENT_BYTES
         return found
 
     def clear(self) -> None:
@@ -204,14 +210,18 @@ class Buffer:
 
     def _keep_newest(self, event: Event) -> None:
         older = self._newest.pop(event.topic, None)
-        self._bytes += len(event.body) - (len(older.body) if older is not None else 0)
+        self._bytes += _weight(event) - (_weight(older) if older is not None else 0)
         self._newest[event.topic] = event
         while len(self._newest) > 1 and (
             len(self._newest) > self._bounds.messages or self._bytes > self._bounds.size
         ):
             # Topics are as many as builds: the oldest go.
             oldest = next(iter(self._newest))
-            self._bytes -= len(self._newest.pop(oldest).body)
+            self._bytes -= _weight(self._newest.pop(oldest))
+
+
+def _weight(event: Event) -> int:
+    return len(event.body) + EVENT_BYTES
 
 
 class Stream(AsyncIterator[Event]):
@@ -282,7 +292,7 @@ class Stream(AsyncIterator[Event]):
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the messages that wait."""
+        """The bytes that the waiting events take."""
         return self._buffer.size
 
     @property

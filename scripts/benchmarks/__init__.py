@@ -14,7 +14,7 @@ What ``scripts/bench`` measures, and how: figures of buildapi beside its peers, 
     publishing events per second of a bus alone
     catalog    what is read, and what is aimed at
     measure    the chapters: REST, reads of every kind, a busy server, appends, follower
-    streams    the chapters on events: the bus, many WebSockets
+    streams    the chapters on events: the bus, many WebSockets, who comes back
     report     one table, with the aims and what became of them
 
 Nothing here asserts a time; what must be right (every answer 200, every line stored) is checked.

@@ -26,6 +26,7 @@ CHAPTERS = {
     "follower": measure.followers,
     "bus": streams.bus,
     "fanout": streams.fanout,
+    "returning": streams.returning,
 }
 DATABASES: dict[str, type[Data]] = {
     "sqlite": databases.SQLiteFile,
@@ -115,6 +116,7 @@ def _measure(
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
     casts["bus"] = ()
+    casts["returning"] = ("embedder",)
     casts["follower"] = casts["fanout"] = casts["appends"]
     casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
     casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))

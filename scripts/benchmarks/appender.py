@@ -17,8 +17,11 @@ Orders are lines of JSON over TCP; each is answered by one line:
     {"order": "tell", "buildid": 7, "events": 4000, "per_second": 1000}
         Gives the build new state strings, each stamped; all at once if per_second is 0.
         -> {"events", "seconds"}
+    {"order": "property", "buildid": 7, "events": 1000, "size": 10000}
+        Sets a property of the build again and again, to texts of that size.
+        -> {}
     {"order": "cost"}
-        -> {"cpu_s", "rss_bytes"}: what this process has used, and uses
+        -> {"cpu_s", "rss_bytes", "peak_bytes"}: what this process has used, uses, and had at most
 """
 
 from __future__ import annotations
@@ -159,9 +162,21 @@ class Orders(LineReceiver):
         await gatherResults(changes, consumeErrors=True)
         return {"events": events, "seconds": time.monotonic() - started}
 
+    async def order_property(self, buildid: int, events: int, size: int) -> dict[str, Any]:
+        """Publish big events, one after the other."""
+        for number in range(events):
+            value = f"{number} ".ljust(size, ".")
+            await self._updates.setBuildProperty(buildid, "bench", value, "bench")
+        return {}
+
     async def order_cost(self) -> dict[str, Any]:
         """Say what this process costs."""
-        return {"cpu_s": time.process_time(), "rss_bytes": resident_bytes()}
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "cpu_s": time.process_time(),
+            "rss_bytes": resident_bytes(),
+            "peak_bytes": peak_kib * 1024,
+        }
 
     async def _new_log(self, buildid: int) -> int:
         stepid, _, _ = await self._updates.addStep(buildid, "bench")

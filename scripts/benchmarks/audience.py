@@ -38,7 +38,7 @@ def masked(payload: bytes) -> bytes:
     """A text frame, as clients send it."""
     mask = os.urandom(4)
     body = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-    assert len(payload) < min(LONGER)
+    assert len(payload) < min(LONGER), payload
     return bytes([0x81, 0x80 | len(payload)]) + mask + body
 
 
@@ -59,10 +59,15 @@ def payloads(data: bytes) -> tuple[list[tuple[int, int]], int]:
 
 
 class Client:
-    """One WebSocket.  told: the events that came."""
+    """One WebSocket.  told: the frames that came since it asked."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    def __init__(self, port: int, buffer: int | None = None) -> None:
+        """buffer: bytes that the system may keep for it, if it is not to decide by itself."""
+        self.socket = socket.socket()
+        if buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(HANDSHAKE.format(port).encode())
         self._rest = b""
         while b"\r\n\r\n" not in self._rest:
@@ -72,11 +77,15 @@ class Client:
             raise RuntimeError(f"no WebSocket: {head!r}")
         self.told = 0
 
-    def ask(self, command: dict[str, Any], until: bytes) -> None:
-        """Send a command, and wait for the frame that has the text."""
+    def ask(self, command: dict[str, Any], until: bytes) -> bytes:
+        """Send a command, and return the first frame that has the text."""
+        self.told = 0
         self.socket.sendall(masked(json.dumps(command, separators=(",", ":")).encode()))
-        while not any(until in frame for frame in self.frames()):
-            pass
+        while True:
+            for frame in self.frames():
+                if until in frame:
+                    return frame
+                self.told += 1
 
     def frames(self) -> list[bytes]:
         """Read what is there, and return the payloads."""
@@ -137,6 +146,7 @@ def told(clients: Sequence[Client], events: int) -> dict[str, Any]:
     """
     selector = selectors.DefaultSelector()
     for client in clients:
+        client.told = 0
         selector.register(client.socket, selectors.EVENT_READ, client)
     until = time.monotonic() + PATIENCE_S
     while selector.get_map():

@@ -58,7 +58,8 @@ class Results:
     and whether they were beside the heaviest; heavy: those, by path.  appends: by server and
     whether 16 connections read.  followers: by server and appends per second.  bus: events/s, by
     subscribers.  fanout: what clients were told, by server, clients and "at once" or "paced".
-    notes: what could not be measured, and why.
+    returning: what it took to tell what was missed, stalled: MiB of a client that does not read,
+    both by server.  notes: what could not be measured, and why.
     """
 
     rest: dict[tuple[str, int, str], list[Rate]] = field(default_factory=dict)
@@ -68,6 +69,8 @@ class Results:
     appends: dict[tuple[str, bool], list[dict[str, Any]]] = field(default_factory=dict)
     followers: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     bus: dict[str, list[float]] = field(default_factory=dict)
+    returning: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    stalled: dict[str, float] = field(default_factory=dict)
     fanout: dict[tuple[str, int, str], list[dict[str, Any]]] = field(default_factory=dict)
     equal_rows: bool | None = None
     notes: list[str] = field(default_factory=list)

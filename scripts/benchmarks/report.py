@@ -14,7 +14,7 @@ from benchmarks.figures import median
 from benchmarks.load import generator
 from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, PACES, READERS, Effort, Results
 from benchmarks.setup import BUILDBOT
-from benchmarks.streams import AUDIENCES, PACE
+from benchmarks.streams import AUDIENCES, MISSED, PACE, STALLED
 
 # Whose figures stand in the columns, and who appends.
 SERVERS = ("buildapi", "buildbot", "klein", "twisted")
@@ -143,6 +143,8 @@ def chapters(results: Results, builds: int) -> list[Chapter]:
     if results.bus:
         title = "Bus, events published per second of processor time, by subscribers"
         found.append(Chapter(title, list(_bus(results))))
+    if results.returning:
+        found.append(Chapter("Who comes back, and who does not read", list(_returning(results))))
     if results.fanout:
         title = "Events told over WebSockets, deliveries/s"
         found.append(Chapter(title, list(_fanout(results))))
@@ -277,6 +279,19 @@ def _fanout(results: Results) -> Iterator[Figure]:
         yield Figure(cpu, found("paced", "cpu_us"), lower_is_better=True)
         for what in ("p50", "p99"):
             yield Figure(f"    ms late, {what}", found("paced", f"{what}_ms"), lower_is_better=True)
+
+
+def _returning(results: Results) -> Iterator[Figure]:
+    (server,) = MASTERS[:1]
+    found = results.returning[server]
+    for what, title, aims in (
+        ("seconds", f"  {MISSED:,} events missed, s until all are there", (Aim(1, "at_most"),)),
+        ("cpu_s", "    processor time of the server, s", ()),
+    ):
+        yield Figure(title, [median([one[what] for one in found])], aims, lower_is_better=True)
+    aims = (Aim(8.0625, "at_most"),)
+    title = f"  {STALLED} clients that do not read, MiB each"
+    yield Figure(title, [results.stalled[server]], aims, lower_is_better=True)
 
 
 def _title(name: str, connections: int) -> str:

@@ -1,4 +1,8 @@
-"""The chapters on events: the bus alone, many WebSockets.  Otherwise like ``measure``."""
+"""
+The chapters on events: the bus alone, many WebSockets, and who comes back.
+
+Otherwise like ``measure``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.audience import Client
 from benchmarks.catalog import ROW
 from benchmarks.measure import Effort, Results
 from benchmarks.orders import order
@@ -20,6 +25,11 @@ AUDIENCES = (100, 1_000)
 # Deliveries: at once, and per second.
 AT_ONCE = 300_000
 PACE = 100_000
+MISSED = 10_000
+STALLED = 100
+# Together they have more than what may wait for a client.
+BIG_EVENTS, BIG_BYTES = 2_000, 20_000
+SMALL_BUFFER = 4_096
 # Buildbot would be busy for minutes.
 BUILDBOT_AT_ONCE = 10_000
 
@@ -100,3 +110,67 @@ def _tell(
         "per_second": heard["deliveries"] / (heard["ended"] - began),
         "cpu_us": used_s * 1e6 / heard["deliveries"],
     }
+
+
+def returning(
+    servers: Sequence[Server], running: Processes, effort: Effort, results: Results
+) -> Iterator[str]:
+    """
+    Measure how long a client that comes back waits for what it missed, and what those cost who do
+    not read.  Yields what is being done.
+    """
+    for server in servers:
+        yield f"{MISSED} events missed, {server.name}"
+        server.fresh(running, ROW.replace("{id}", "1"))
+        assert server.orders_port
+        order(server.orders_port, "tell", buildid=effort.builds, events=MISSED, per_second=0)
+        for _ in range(effort.rounds):
+            before = order(server.orders_port, "cost")["cpu_s"]
+            took_s = _missed(server)
+            used_s = order(server.orders_port, "cost")["cpu_s"] - before
+            results.returning.setdefault(server.name, []).append(
+                {"seconds": took_s, "cpu_s": used_s}
+            )
+        yield f"{STALLED} clients that do not read, {server.name}"
+        # In a process that has no memory to spare yet.
+        running.stop(server.name)
+        server.start(running)
+        results.stalled[server.name] = _stalled(server, effort.builds)
+
+
+def _missed(server: Server) -> float:
+    """Return the seconds in which a client has all that it missed."""
+    client = Client(server.port)
+    hello = client.ask({"cmd": "hello", "_id": 1}, b'"oldest"')
+    command = {"cmd": "subscribe", "topic": "#", "since": json.loads(hello)["seq"] - MISSED}
+    began = time.monotonic()
+    client.ask(command | {"_id": 2}, b'"synced"')
+    took_s = time.monotonic() - began
+    if client.told < MISSED:
+        raise RuntimeError(f"{client.told} of {MISSED} events came")
+    client.socket.close()
+    return took_s
+
+
+def _stalled(server: Server, buildid: int) -> float:
+    """Return by how many MiB a client that does not read makes the server grow."""
+    assert server.orders_port
+    _publish_big(server.orders_port, buildid, 50)
+    clients = [Client(server.port, SMALL_BUFFER) for _ in range(STALLED)]
+    for client in clients:
+        client.ask({"cmd": "subscribe", "topic": "build.#", "_id": 1}, b'"synced"')
+    before = order(server.orders_port, "cost")["rss_bytes"]
+    _publish_big(server.orders_port, buildid, BIG_EVENTS)
+    after = order(server.orders_port, "cost")["peak_bytes"]
+    for client in clients[1:]:
+        client.socket.close()
+    # What waited, or was dropped and read again, is all there.
+    clients[0].told = 0
+    while clients[0].told < BIG_EVENTS:
+        clients[0].count()
+    grown: float = (after - before) / STALLED / 2**20
+    return grown
+
+
+def _publish_big(port: int, buildid: int, events: int) -> None:
+    order(port, "property", buildid=buildid, events=events, size=BIG_BYTES)

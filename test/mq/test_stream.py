@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -12,7 +13,17 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from buildapi.errors import BadQuery, Conflict, Gone, Missed, Overflow
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Bounds, Extent, Gap, Replay, Slow, Stream, Synced
+from buildapi.mq.stream import (
+    EVENT_BYTES,
+    NEEDED_BY_OTHERS,
+    Bounds,
+    Extent,
+    Gap,
+    Replay,
+    Slow,
+    Stream,
+    Synced,
+)
 
 LOG = "5c9c0a6e-9d4c-4f0e-8a2e-1f6d3b1c7a10"
 
@@ -201,13 +212,31 @@ def test_a_slow_reader_goes_back_to_the_log() -> None:
 def test_bytes_are_bounded_too() -> None:
     """But one event always fits."""
     kit = Kit()
-    stream = kit.bus.subscribe("#", bounds=Bounds(size=100))
-    kit.publish("build.1.new", body=b"x" * 1000)
+    stream = kit.bus.subscribe("#", bounds=Bounds(size=2 * EVENT_BYTES + 100))
+    kit.publish("build.1.new", body=b"x" * 10_000)
     assert drained(stream) == [Synced(0), 1]
 
-    kit.publish("build.1.new", "build.1.new", body=b"x" * 60)
-    assert stream.waiting_bytes == 0
+    kit.publish("build.1.new", "build.1.new", body=b"x" * 50)
+    assert stream.waiting_bytes == 2 * EVENT_BYTES + 100
     assert drained(stream) == [2, 3]
+    kit.publish("build.1.new", "build.1.new", body=b"x" * 51)
+    assert stream.waiting_bytes == 0
+    assert drained(stream) == [4, 5]
+
+
+def test_what_was_made_of_an_event_does_not_wait_with_it() -> None:
+    """Frames and parsed bodies are many times as big, and can be made again."""
+    kit = Kit()
+    stream = kit.bus.subscribe("#")
+    told: list[bytes] = []
+    kit.bus.listen("#", lambda event: told.append(event.told + str(event.message).encode()))
+    kit.publish(*(["build.1.new"] * 100))
+
+    waiting = [item for item in stream.take() if isinstance(item, Event)]
+    made = [event for event in waiting if len(vars(event)) > len(fields(event))]
+    assert len(waiting) == 100
+    assert len(made) <= NEEDED_BY_OTHERS
+    assert [event.told + str(event.message).encode() for event in waiting] == told
 
 
 def test_latest_keeps_the_newest_event_of_each_topic() -> None:
