@@ -31,7 +31,6 @@ from buildapi.www.hub import Hubs
 from buildapi.www.pump import MOST_FRAMES, Sub, event_frame
 from buildapi.www.ws import Client
 
-TEXT = 1
 TOO_SLOW = 4008
 GOING_AWAY = 1001
 
@@ -214,12 +213,13 @@ class Socket(WebSocketServerProtocol):
     def _write(self, payload: bytes) -> None:
         # A frame may come after our closing, or after the client's.
         if self.state == WebSocketProtocol.STATE_OPEN:
-            # Not sendMessage, which holds what we send to the limit for what clients send.
-            self.sendFrame(opcode=TEXT, payload=payload)
+            # Not sendMessage, which holds what we send to the limit for what clients send, nor
+            # sendFrame, which composes a line for the log of every frame.
+            self.transport.write(self.factory.prepareMessage(payload).payloadHybi)
 
     def _write_events(self, events: list[Event], sub: Sub) -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:
-            # Not sendPreparedMessage, which composes a line for the log of every frame.
+            # Not sendPreparedMessage, for the same reason.
             frames = [event.frames.get(sub) or self._framed(event, sub) for event in events]
             self.transport.write(b"".join(frames))
 
