@@ -39,6 +39,14 @@ CONVENTIONS = {
         "`X-Seq` on an answer says up to which number of the event log it is current, `X-Event-Log`"
         " which log that is; both are left out where another program writes the database too."
     ),
+    "Events": (
+        "`GET /api/v2/events?topic=build.%23&since=<X-Seq>` tells what happens after a position: as"
+        ' server-sent events if `Accept` has `text/event-stream`, else as one answer, `{"events":'
+        ' [...], "meta": {"seq", "oldest", "newest", "more"}}`, for which `limit` and'
+        " `wait` (seconds, at most 60) say how many and how long. `meta.seq` is the position to"
+        " pass next. 410 means that events have been forgotten, or that the position is of another"
+        " log than `log`."
+    ),
 }
 
 
