@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,28 @@ from buildapi.settings import Settings
 # 2026-11-21 12:00:00 UTC
 NOON = 1_795_262_400
 
-DATABASE = ContextVar("DATABASE", default="sqlite://")
+
+class Place:
+    """Where databases are made: a URL, until it is reset."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def get(self) -> str:
+        """Return the URL."""
+        return self._url
+
+    def set(self, url: str) -> str:
+        """Change it, for everybody; return what ``reset`` wants."""
+        before, self._url = self._url, url
+        return before
+
+    def reset(self, before: str) -> None:
+        """Change it back."""
+        self._url = before
+
+
+DATABASE = Place("sqlite://")
 """The URL of the database that ``in_memory_api`` works on: to see tests pass on another system."""
 
 
