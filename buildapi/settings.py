@@ -223,7 +223,7 @@ class Limits:
         131_072, "Size of the lines in one frame of a followed log; a longer line is one by itself."
     )
     follow_gather_ms: Span = setting(
-        8.0,
+        5.0,
         "Milliseconds for which lines of a busy log are gathered into one frame; the first line "
         "after a pause is sent at once. A log with many followers is gathered longer.",
     )
