@@ -5,6 +5,7 @@ deadline.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -61,14 +62,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def system(request: pytest.FixtureRequest) -> Iterator[str]:
     """Have ``in_memory_api`` work on each database system, one after the other."""
-    if request.param == "sqlite":
-        yield "sqlite"
-        return
-    server: Any = request.getfixturevalue(request.param)
-    with server.empty() as url:
-        token = DATABASE.set(url)
+    with contextlib.ExitStack() as ending:
+        url = "sqlite://"
+        if request.param != "sqlite":
+            server: Any = request.getfixturevalue(request.param)
+            url = ending.enter_context(server.empty())
+        ending.callback(DATABASE.reset, DATABASE.set(url))
         yield request.param
-        DATABASE.reset(token)
+        # A test that made an API for itself need not stop it, but a server's connections are told
+        # of where they are forgotten, in whatever test that happens.
+        for api in DATABASE.made():
+            api.stopService()
 
 
 def _skips_that_count(config: pytest.Config) -> int:

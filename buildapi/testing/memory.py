@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,16 @@ class Place:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._made: list[weakref.ref[BuildAPI]] = []
+
+    def made(self) -> list[BuildAPI]:
+        """Return the services that were made there since the last time and are still held."""
+        found, self._made = self._made, []
+        return [api for one in found if (api := one()) is not None]
+
+    def take(self, api: BuildAPI) -> None:
+        """Take note of a service that was made there."""
+        self._made.append(weakref.ref(api))
 
     def get(self) -> str:
         """Return the URL."""
@@ -64,6 +75,7 @@ def in_memory_api(
         master=master,
         reactor=clock,
     )
+    DATABASE.take(api)
     api.startService()
     result_of(api.ready())
     return api

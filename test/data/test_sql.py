@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -474,12 +475,12 @@ def api(request: pytest.FixtureRequest, system: str) -> Iterator[BuildAPI]:
     if system == "sqlite":
         yield in_memory_api()
         return
-    with request.getfixturevalue(system).empty(without_owners) as url:
-        token = DATABASE.set(url)
+    with contextlib.ExitStack() as ending:
+        url = ending.enter_context(request.getfixturevalue(system).empty(without_owners))
+        ending.callback(DATABASE.reset, DATABASE.set(url))
         api = in_memory_api()
+        ending.callback(api.stopService)
         yield api
-        result_of(api.stopService())
-        DATABASE.reset(token)
 
 
 ON_SERVERS = pytest.mark.systems("postgresql", "mariadb")
@@ -564,6 +565,7 @@ def check_every_operator(api: BuildAPI, house: House) -> None:
                     check(api, house, {**every, **asked})
 
 
+@pytest.mark.systems("sqlite")
 @settings(max_examples=20, suppress_health_check=PATIENT)
 @given(house=houses(0))
 def test_the_json_for_clients_is_that_of_python(api: BuildAPI, house: House) -> None:

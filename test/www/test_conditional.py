@@ -174,6 +174,7 @@ def test_an_error_has_no_tag(web: WebClient, path: str) -> None:
     assert web.get(f"/api/v2/{path}").headers["etag"] is None
 
 
+@pytest.mark.systems("sqlite")
 def test_where_another_program_writes_there_is_no_tag() -> None:
     """Nobody here knows what it changed."""
     api = in_memory_api(Settings(database=Database(foreign_writer=True)), master=None)
@@ -181,6 +182,7 @@ def test_where_another_program_writes_there_is_no_tag() -> None:
     assert WebClient(api).get("/api/v2/builders").headers["etag"] is None
 
 
+@pytest.mark.systems("sqlite")
 def test_another_process_has_other_tags() -> None:
     """Each counts from its start."""
     tags = {WebClient(in_memory_api()).get("/api/v2/builders").headers["etag"] for _ in range(2)}
@@ -284,6 +286,7 @@ WRITES: dict[str, Callable[[BuildAPI], Any]] = {
 }
 
 
+@pytest.mark.systems("sqlite")
 @settings(max_examples=30)
 @given(st.lists(st.sampled_from(sorted(WRITES)), min_size=1, max_size=6))
 def test_a_304_is_never_wrong(writes: list[str]) -> None:
