@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -22,16 +21,17 @@ class Place:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._made: list[weakref.ref[BuildAPI]] = []
+        self._made: list[BuildAPI] = []
 
     def made(self) -> list[BuildAPI]:
-        """Return the services that were made there since the last time and are still held."""
+        """Return the services that were made on a server since the last time, to be stopped."""
         found, self._made = self._made, []
-        return [api for one in found if (api := one()) is not None]
+        return found
 
     def take(self, api: BuildAPI) -> None:
         """Take note of a service that was made there."""
-        self._made.append(weakref.ref(api))
+        if not api.database.connector.EMBEDDED:
+            self._made.append(api)
 
     def get(self) -> str:
         """Return the URL."""

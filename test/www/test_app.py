@@ -72,6 +72,7 @@ def test_readyz_says_that_requests_are_served(web: WebClient, method: str) -> No
     assert answer.body == (b"ready\n" if method == "GET" else b"")
 
 
+@pytest.mark.systems("sqlite")
 def test_readyz_is_503_while_the_service_opens(api: BuildAPI, web: WebClient) -> None:
     """It says why."""
     api._outcome = None
@@ -82,6 +83,7 @@ def test_readyz_is_503_while_the_service_opens(api: BuildAPI, web: WebClient) ->
     assert answer.body == b"not ready: the database is being opened\n"
 
 
+@pytest.mark.systems("sqlite")
 def test_readyz_is_503_after_a_failure(api: BuildAPI, web: WebClient) -> None:
     """The sentence is that of the error."""
     api._outcome = None
@@ -93,6 +95,7 @@ def test_readyz_is_503_after_a_failure(api: BuildAPI, web: WebClient) -> None:
     assert answer.body == b"not ready: the disk is full\n"
 
 
+@pytest.mark.systems("sqlite")
 def test_readyz_is_503_after_the_stop(api: BuildAPI) -> None:
     """For a connection that was open before, as long as it is."""
     wire = Wire(api)
