@@ -265,6 +265,8 @@ class Stream(AsyncIterator[Event]):
         self._sees = sees
         self._ended = ended
         # Without a log there is nothing to go back to.
+        # Who reads them may have as little room for them as we have for new ones.
+        self._portion = min(PORTION, bounds.messages)
         self._buffer = Buffer(slow if history or slow is not Slow.RESUME else Slow.CLOSE, bounds)
         self._starting = consumer is not None or since is not None
         self._synced = False
@@ -367,7 +369,7 @@ class Stream(AsyncIterator[Event]):
         await self.begin()
         if self._history is None or not self.is_behind:
             return []
-        found = await self._history.replayed(self._position, PORTION)
+        found = await self._history.replayed(self._position, self._portion)
         if self.closed:
             return []
         last, expected = self._live_after, self._position + 1

@@ -209,6 +209,16 @@ def test_a_slow_reader_goes_back_to_the_log() -> None:
     assert drained(stream) == [11]
 
 
+def test_no_more_is_read_from_the_log_than_may_wait() -> None:
+    """A client that stops reading meanwhile has no room for more, either."""
+    stream = Kit(stored=10).bus.subscribe("#", since=0, bounds=Bounds(messages=3))
+
+    portion = result(Deferred.fromCoroutine(stream.catch_up()))
+
+    assert [event.seq for event in portion] == [1, 2, 3]
+    assert drained(stream) == [*range(4, 11), Synced(10)]
+
+
 def test_bytes_are_bounded_too() -> None:
     """But one event always fits."""
     kit = Kit()
