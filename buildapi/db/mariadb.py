@@ -127,10 +127,6 @@ class MariaDB(Server):
         self.dialect = _Dialect(paramstyle="pyformat")
         self.dialect.server_version_info = OLDEST
 
-    def inspector(self) -> Any:
-        """Open a connection that changes nothing by itself."""
-        return self._connect()
-
     def reader(
         self,
         give_up: Callable[[], bool],  # noqa: ARG002  the server is told by ``interrupt``

@@ -98,10 +98,6 @@ class PostgreSQL(Server):
         super().__init__(url, read_only=read_only, busy_timeout_s=busy_timeout_s)
         self.dialect: sa.Dialect = _Dialect()  # type: ignore[no-untyped-call]
 
-    def inspector(self) -> Any:
-        """Open a connection that changes nothing by itself."""
-        return self._connect()
-
     def reader(
         self,
         give_up: Callable[[], bool],  # noqa: ARG002  the server is told by ``interrupt``

@@ -123,6 +123,14 @@ class Server(Connector):
             raise WrittenByAnother(f"{self.name} is being written by another session")
         return connection
 
+    def inspector(self) -> Any:
+        """Open a connection that changes nothing by itself."""
+        return self._connect()
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """Open a connection, with what the session of every one is told first."""
+
     @abstractmethod
     def _connect_to_write(self) -> Any:
         """Open a connection whose commits are durable."""
