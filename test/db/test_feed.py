@@ -197,11 +197,11 @@ class Log:
 
     def consumed(self, consumer: str) -> Deferred[int | None]:
         """Nobody has a name here."""
-        raise NotImplementedError
+        raise AssertionError(f"{consumer} has a name")
 
     def consume(self, consumer: str, seq: int) -> Deferred[None]:
         """Nobody has a name here."""
-        raise NotImplementedError
+        raise AssertionError(f"{consumer} has a name, and is at {seq}")
 
 
 def an_event(seq: int) -> Event:

@@ -389,7 +389,7 @@ class Socket:
 
     def arrival(self) -> Deferred[None]:
         """Nobody waits for this one."""
-        raise NotImplementedError
+        raise AssertionError("somebody waits for it")
 
     def hang_up(self) -> None:
         """Go away without a word."""
