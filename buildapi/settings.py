@@ -216,7 +216,13 @@ class Limits:
     )
     subscriptions: Count = setting(1_000, "Subscriptions and streams of one connection.")
     heartbeat_s: Interval = setting(
-        15.0, "Seconds between two signs of life on a connection that stays open."
+        12.0,
+        "Seconds between two signs of life on a connection that stays open: clients are promised "
+        "one every 15, and the way to them may be slow.",
+    )
+    bookmark_s: Interval = setting(
+        25.0,
+        "Seconds between two bookmarks of a stream of events; clients are promised one every 30.",
     )
     followers: Count = setting(20_000, "Followers of logs that the server has at once.")
     follow_frame_bytes: Count = setting(

@@ -79,9 +79,17 @@ def event_block(item: Item | Bookmark) -> bytes:
 class EventPump(Pump):
     """Sends the items of one stream as server-sent events; who breaks off can come back."""
 
-    def __init__(self, stream: Stream, answer: EventStream, clock: IReactorTime) -> None:
+    def __init__(
+        self, stream: Stream, answer: EventStream, clock: IReactorTime, bookmark_s: float
+    ) -> None:
         super().__init__(
-            "", stream, answer.outbox, clock, lambda _: answer.close(), partial(_broken, answer)
+            "",
+            stream,
+            answer.outbox,
+            clock,
+            bookmark_s,
+            lambda _: answer.close(),
+            partial(_broken, answer),
         )
 
     def _send(self, items: Iterable[Item | Bookmark]) -> None:
@@ -159,7 +167,7 @@ class Events:
         if request.method == b"HEAD":
             answer.close()
             return
-        pump = EventPump(stream, answer, self._clock)
+        pump = EventPump(stream, answer, self._clock, self._limits.bookmark_s)
         request.notifyFinish().addBoth(lambda _: pump.stop())
         pump.start()
 

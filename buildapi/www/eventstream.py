@@ -24,6 +24,10 @@ from buildapi.www.admission import Admission
 from buildapi.www.connection import Outbox
 
 COMMENT = b":\n\n"
+# A browser comes back after every end, three seconds later by default: after one that nothing can
+# follow it does so in a day. Not 204 when it comes: who lost the connection just before the end has
+# the same last id, and is still to be told of it.
+NO_HURRY = b"retry: 86400000\n"
 
 # A proxy that collects what it passes on would hold things back.
 UNBUFFERED = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))

@@ -8,11 +8,13 @@ Following a log over HTTP; ``follow`` says what its arguments mean.
     data: {"logid":60,"first":120,"next":184,"content":"whole lines\n"}
 
     id: 4711
+    retry: 86400000
     event: end
     data: {"end":{"num_lines":4711,"complete":true}}
 
 A browser that lost the connection comes back with the last ``id`` as ``Last-Event-ID``, which wins
-over ``offset``. A stream that can't go on ends with ``event: error``.
+over ``offset``. A stream that can't go on ends with ``event: error``. A page should close its
+``EventSource`` at either; the one that does not comes back in a day (``retry``).
 
     GET /api/v2/logs/60/raw?follow=1
 
@@ -52,7 +54,7 @@ from buildapi.db.engine import LOGS
 from buildapi.errors import BadQuery, NoSuchPath
 from buildapi.www import envelope
 from buildapi.www.connection import Outbox
-from buildapi.www.eventstream import UNBUFFERED, EventStream, EventStreams
+from buildapi.www.eventstream import NO_HURRY, UNBUFFERED, EventStream, EventStreams
 from buildapi.www.follow import Follower, Target, target
 from buildapi.www.hub import Hubs
 from buildapi.www.logquery import LogQuery, parsed, resumed
@@ -61,6 +63,8 @@ from buildapi.www.rawlog import describe_log
 from buildapi.www.rest import refusal
 
 _STREAM = b"text/event-stream"
+# An error from there on may be over soon.
+_OURS = 500
 
 
 def asks_to_follow(path: bytes, query: bytes) -> bool:
@@ -217,9 +221,9 @@ class _Events(_Answer):
             super().fail(failure)
         elif not self._gone:
             code, sentence = refusal(failure)
-            answer.send(
-                b"event: error\ndata: %b\n\n" % orjson.dumps({"error": sentence, "code": code})
-            )
+            data = orjson.dumps({"error": sentence, "code": code})
+            retry = NO_HURRY if code < _OURS else b""
+            answer.send(b"%bevent: error\ndata: %b\n\n" % (retry, data))
             answer.close()
 
 

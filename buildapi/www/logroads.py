@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from buildapi.data.logchunks import RawLog
 from buildapi.data.loglines import Lines
 from buildapi.www.connection import Outbox
-from buildapi.www.eventstream import COMMENT, EventStream
+from buildapi.www.eventstream import COMMENT, NO_HURRY, EventStream
 
 
 class HTTPRoad(ABC):
@@ -77,7 +77,7 @@ class EventRoad(HTTPRoad):
         """Send the last event, and end the answer."""
         self.ended = True
         data = orjson.dumps({"end": {"num_lines": num_lines, "complete": True}})
-        self._answer.send(b"id: %d\nevent: end\ndata: %b\n\n" % (num_lines, data))
+        self._answer.send(b"id: %d\n%bevent: end\ndata: %b\n\n" % (num_lines, NO_HURRY, data))
 
 
 class RawRoad(HTTPRoad):

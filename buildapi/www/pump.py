@@ -27,8 +27,6 @@ from buildapi.errors import Overflow
 from buildapi.mq.event import Event
 from buildapi.mq.stream import Gap, Item, Stream, Synced
 
-# An idle stream tells its position at least so often.
-BOOKMARK_EVERY_S = 30.0
 # What is taken from a stream at a time: about as much as the transport takes before it says stop.
 SLICE_BYTES = 64 * 1024
 # So many names of streams share the frames of an event; one socket has seldom more.
@@ -81,8 +79,9 @@ class Pump:
     """
     Sends the items of one stream.
 
-    sub: the client's name for it.  too_slow: called with the reason when a client that wants it is
-    to be closed.  broken: called with what went wrong; the stream has ended then.
+    sub: the client's name for it.  bookmark_s: how often the client is told where it is, if it
+    reads.  too_slow: called with the reason when a client that wants it is to be closed.
+    broken: called with what went wrong; the stream has ended then.
     """
 
     kind = "subscription"
@@ -93,6 +92,7 @@ class Pump:
         stream: Stream,
         out: Out,
         clock: IReactorTime,
+        bookmark_s: float,
         too_slow: Callable[[str], None],
         broken: Callable[[Failure], None],
     ) -> None:
@@ -100,16 +100,16 @@ class Pump:
         self.stream = stream
         self._out = out
         self._clock = clock
+        self._bookmark_s = bookmark_s
         self._too_slow = too_slow
         self._broken = broken
         self._busy = False
-        self._said = stream.position
         self._idle: IDelayedCall | None = None
 
     def start(self) -> None:
         """Begin to send."""
         self.stream.ready = self._flush
-        self._idle = self._clock.callLater(BOOKMARK_EVERY_S, self._bookmark)
+        self._idle = self._clock.callLater(self._bookmark_s, self._bookmark)
         self._flush()
 
     def stop(self) -> None:
@@ -171,8 +171,7 @@ class Pump:
             self._broken(failure)
 
     def _bookmark(self) -> None:
-        position = self.stream.bookmark
-        if position > self._said and not self._busy:
-            self._send([Bookmark(position)])
-        self._said = position
-        self._idle = self._clock.callLater(BOOKMARK_EVERY_S, self._bookmark)
+        # Moved or not: a page, which is shown no pings, takes this for a sign of life.
+        if not (self._busy or self._out.paused):
+            self._send([Bookmark(self.stream.bookmark)])
+        self._idle = self._clock.callLater(self._bookmark_s, self._bookmark)

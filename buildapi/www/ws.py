@@ -276,6 +276,7 @@ class Client:
             stream,
             self._out,
             self._clock,
+            self._limits.bookmark_s,
             self._too_slow,
             lambda failure: self._broken(failure, sub),
         )
