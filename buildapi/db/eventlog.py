@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from buildapi.db.tables import buildapi_events, buildapi_log
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Replay
+from buildapi.mq.history import Replay
 
 if TYPE_CHECKING:
     from buildapi.db.connect import Reader

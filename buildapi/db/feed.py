@@ -19,7 +19,7 @@ from buildapi.db.groupcommit import Committed
 from buildapi.db.tables import metadata
 from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
-from buildapi.mq.stream import PORTION, History
+from buildapi.mq.history import PORTION, History
 
 # A log says what happened, not which rows that changed: it may have been any.
 _ANY_ROW = dict.fromkeys(metadata.tables)

@@ -14,7 +14,7 @@ from buildapi.db.connect import Reader
 from buildapi.db.engine import EVENTS, Database
 from buildapi.db.tables import buildapi_consumers
 from buildapi.db.transaction import Tx
-from buildapi.mq.stream import Extent, Replay
+from buildapi.mq.history import Extent, Replay
 
 _POSITION = sa.select(buildapi_consumers.c.seq, buildapi_consumers.c.log).where(
     buildapi_consumers.c.name == sa.bindparam("consumer")

@@ -30,9 +30,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from buildapi.errors import BadQuery, Stopping
+from buildapi.mq.buffer import Bounds, Slow
 from buildapi.mq.event import Event
+from buildapi.mq.history import History
 from buildapi.mq.listener import Consumer, Listener
-from buildapi.mq.stream import Bounds, History, Slow, Stream
+from buildapi.mq.stream import Stream
 from buildapi.mq.topic import (
     MAX_ELEMENTS,
     Pattern,

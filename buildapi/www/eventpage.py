@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 
 from buildapi.errors import Gone
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Extent, Gap, Stream
+from buildapi.mq.history import Extent
+from buildapi.mq.stream import Gap, Stream
 from buildapi.settings import Limits
 
 

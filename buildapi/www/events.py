@@ -46,9 +46,11 @@ from twisted.web.server import NOT_DONE_YET
 from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BuildAPIError, Gone, NoEventLog
+from buildapi.mq.buffer import Bounds
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Bounds, Gap, History, Item, Stream
+from buildapi.mq.history import History
+from buildapi.mq.stream import Gap, Item, Stream
 from buildapi.settings import Limits
 from buildapi.www import envelope
 from buildapi.www.eventpage import EventPage

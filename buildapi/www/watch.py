@@ -27,7 +27,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from buildapi.data.gate import Identity
 from buildapi.data.watches import Watch, Watches
 from buildapi.errors import Conflict
-from buildapi.mq.stream import Slow
+from buildapi.mq.buffer import Slow
 from buildapi.www.logstream import Sink
 
 

@@ -43,10 +43,10 @@ from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS, Identity
 from buildapi.data.watches import Watches
 from buildapi.errors import BadRequest, BuildAPIError, Conflict, NotFound
+from buildapi.mq.buffer import Bounds, Slow
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
-from buildapi.mq.stream import Bounds, Slow
 from buildapi.mq.topic import is_dotted
 from buildapi.settings import Limits
 from buildapi.www.hub import Hubs

@@ -15,7 +15,8 @@ from buildapi.db.tables import REVISION, alembic_version, metadata
 from buildapi.db.upkeep import GENERATION, new_log
 from buildapi.errors import CannotOpen, Conflict, Gone, Missed
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Extent, Stream
+from buildapi.mq.history import Extent
+from buildapi.mq.stream import Stream
 from buildapi.service import BuildAPI
 from buildapi.settings import Database
 from buildapi.testing import a_build, in_memory_api, result_of

@@ -16,7 +16,8 @@ from buildapi.db.groupcommit import Committed
 from buildapi.errors import Missed, Unavailable
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Extent, Gap, Replay
+from buildapi.mq.history import Extent, Replay
+from buildapi.mq.stream import Gap
 from buildapi.service import BuildAPI
 from buildapi.settings import Database, Events, Settings
 from buildapi.testing import (

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from buildapi.db.eventlog import Draft, replayed
 from buildapi.db.transaction import Tx
 from buildapi.mq.event import Event
-from buildapi.mq.stream import Replay
+from buildapi.mq.history import Replay
 from buildapi.service import BuildAPI
 from buildapi.settings import Events, Settings
 from buildapi.testing import NOON, in_memory_api, result_of

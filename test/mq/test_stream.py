@@ -11,19 +11,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from buildapi.errors import BadQuery, Conflict, Gone, Missed, Overflow
+from buildapi.mq.buffer import EVENT_BYTES, NEEDED_BY_OTHERS, Bounds, Slow
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.mq.stream import (
-    EVENT_BYTES,
-    NEEDED_BY_OTHERS,
-    Bounds,
-    Extent,
-    Gap,
-    Replay,
-    Slow,
-    Stream,
-    Synced,
-)
+from buildapi.mq.history import Extent, Replay
+from buildapi.mq.stream import Gap, Stream, Synced
 
 LOG = "5c9c0a6e-9d4c-4f0e-8a2e-1f6d3b1c7a10"
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from buildapi.data.gate import Gate
-from buildapi.mq.stream import Bounds
+from buildapi.mq.buffer import Bounds
 from buildapi.service import BuildAPI
 from buildapi.testing import (
     NOON,
