@@ -25,7 +25,7 @@ from urllib.request import urlopen
 import pytest
 import sqlalchemy as sa
 
-from test.servers import Kept, free_port
+from test.kept import Kept, free_port
 
 ROOT = Path(__file__).parents[1]
 INSTALL = "from benchmarks.setup import buildbot_venv; buildbot_venv()"

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -26,20 +27,25 @@ hypothesis.settings.load_profile("patient")
 
 SYSTEMS = ("sqlite", "postgresql", "mariadb")
 # Modules with fixtures, each after those that it imports.
-FIXTURES = ["test.servers", "test.buildbot"]
+FIXTURES = ["test.kept", "test.servers", "test.postgresql", "test.mariadb", "test.buildbot"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Offer the fixtures, whose modules can't be imported: Python has a package ``test``, too."""
-    config.addinivalue_line("markers", "systems(*names): the database systems to run it on")
+def loaded() -> dict[str, ModuleType]:
+    """Load the modules with fixtures, which can't be imported: Python has a ``test``, too."""
     for name in FIXTURES:
         place = Path(__file__).with_name(f"{name.removeprefix('test.')}.py")
         spec = importlib.util.spec_from_file_location(name, place)
         assert spec is not None
         assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return {name: sys.modules[name] for name in FIXTURES}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Offer the fixtures."""
+    config.addinivalue_line("markers", "systems(*names): the database systems to run it on")
+    for name, module in loaded().items():
         config.pluginmanager.register(module, name)
 
 

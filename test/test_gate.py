@@ -20,8 +20,9 @@ def test_that_needs_something() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with this suite's conftest.py and what it loads, and one test, which is skipped."""
-    for name in ("conftest.py", "servers.py", "buildbot.py"):
-        (tmp_path / name).write_text((Path(__file__).parent / name).read_text())
+    for path in Path(__file__).parent.glob("[!_]*.py"):
+        if not path.name.startswith("test_"):
+            (tmp_path / path.name).write_text(path.read_text())
     (tmp_path / "test_skipping.py").write_text(SKIPPING)
     return tmp_path
 

@@ -17,7 +17,8 @@ from buildapi.db.tables import REVISION, alembic_version, builders
 
 if TYPE_CHECKING:
     # Only for the type checker: test/ is no package.
-    from test.servers import PostgreSQL, Server
+    from test.postgresql import PostgreSQL
+    from test.servers import Server
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])

@@ -44,7 +44,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         return
     sys.path.append(str(ROOT / "test"))
     name = {"postgresql": "PostgreSQL", "mariadb": "MariaDB"}[kind]
-    server = getattr(importlib.import_module("servers"), name)()
+    server = getattr(importlib.import_module("conftest").loaded()[f"test.{kind}"], name)()
     try:
         yield server.fresh_database()
     finally:
