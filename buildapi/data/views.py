@@ -1,134 +1,107 @@
 """
-What a query shows, and how it differs from what it showed before (pure).
+What is shown of one query to all who watch it.
 
-Rows are kept as JSON text, by their id and in their order: little memory, quick to compare, and
-sent as they are.
+It holds what the query showed last.  Whoever reads it remembers what he was given, and gets the
+difference: it is made once for all who were given the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
-import orjson
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from buildapi.data.fetch import Ask, Plain, Portion
-from buildapi.data.storedjson import in_one_line, shown_text
-
-Ident = int | str
-Pair = tuple[Ident, bytes]
+from buildapi.data.contents import NOTHING, Content, Delta, Rowing
+from buildapi.data.fetch import Ask
+from buildapi.db.groupcommit import Committed
 
 
-class Content:
-    """The rows that a query shows, by id, in their order; and the ``meta`` of the answer."""
+class Asked(NamedTuple):
+    """What a view shows.  cut: the list may go on behind the last row.  shows_id: among others."""
 
-    __slots__ = ("meta", "rows")
+    ask: Ask
+    cut: bool
+    shows_id: bool
 
-    def __init__(self, rows: Mapping[Ident, bytes], meta: Mapping[str, Any]) -> None:
-        self.rows = rows
-        self.meta = meta
-
-    def same(self, other: Content) -> bool:
-        """Say whether another one shows the same."""
-        return (
-            self.meta == other.meta
-            and self.rows == other.rows
-            and list(self.rows) == list(other.rows)
-        )
+    @property
+    def key(self) -> Any:
+        """What is the same for whoever asks the same and may see the same."""
+        route, bound = self.ask.match
+        return route, tuple(bound.items()), self.ask.query, self.ask.restriction, self.cut
 
 
-NOTHING = Content({}, {})
+class Watcher(Protocol):
+    """Who watches a view."""
+
+    def wake(self) -> None:
+        """Look whether there is something new."""
+
+    def fail(self, failure: Failure) -> None:
+        """End with an error."""
 
 
-class Delta:
+class View:
     """
-    What makes one content another.
+    One query: what it showed last, and all who watch it.
 
-    enter, update: rows, as JSON text, by id.  leave: ids.  order: the ids of all rows, if it is not
-    enough to leave out what leaves and to put what enters at the end; else None.  meta: the new
-    one, if it changed.
-    """
-
-    def __init__(self, old: Content, new: Content) -> None:
-        self.enter = {i: row for i, row in new.rows.items() if i not in old.rows}
-        self.update = {
-            i: row for i, row in new.rows.items() if i in old.rows and old.rows[i] != row
-        }
-        self.leave = [i for i in old.rows if i not in new.rows]
-        by_itself = [*(i for i in old.rows if i in new.rows), *self.enter]
-        order = list(new.rows)
-        self.order = None if by_itself == order else order
-        self.meta = None if old.meta == new.meta else new.meta
-
-    @cached_property
-    def members(self) -> dict[str, orjson.Fragment]:
-        """What it is as JSON, made once for all who get it."""
-        found = {
-            "enter": _pairs(self.enter),
-            "update": _pairs(self.update),
-            "leave": orjson.dumps(self.leave),
-        }
-        if self.order is not None:
-            found["order"] = orjson.dumps(self.order)
-        if self.meta is not None:
-            found["meta"] = orjson.dumps(self.meta)
-        return {name: orjson.Fragment(text) for name, text in found.items()}
-
-
-def _pairs(rows: Mapping[Ident, bytes]) -> bytes:
-    return b"[%b]" % b",".join(b"[%b,%b]" % (orjson.dumps(i), row) for i, row in rows.items())
-
-
-class Rowing:
-    """
-    Makes raw rows into pairs of id and JSON text.
-
-    hidden: the field of the id was not asked for; it is read all the same, and not shown.
+    published: says which event was published last.
     """
 
-    def __init__(self, ask: Ask, *, hidden: bool) -> None:
-        self._make = None if ask.plan is None else ask.plan.as_json
-        self._ident = ident(ask)
-        self._hidden = hidden
+    def __init__(self, asked: Asked, published: Callable[[], int]) -> None:
+        self.asked = asked
+        self.rowing = Rowing(asked.ask, hidden=not asked.shows_id)
+        self.content = NOTHING
+        # Whether it was read at all, and whether the single object that it is of was there.
+        self.ready = self.there = False
+        self.seq = 0
+        self.current = False
+        self.queued = False
+        self.reading: Deferred[Any] | None = None
+        # The last batch that came while it was read: its position, and whether it had events.
+        self.missed: Committed | None = None
+        self.rests_until = 0.0
+        self.watches: dict[Watcher, None] = {}
+        self.waiting: list[Deferred[None]] = []
+        self._published = published
+        self._last: tuple[Content, Delta] | None = None
 
-    def __call__(self, portion: Portion) -> list[Pair]:
-        """Return the pairs."""
-        return [self._pair(row if self._make is None else self._make(row)) for row in portion]
+    @property
+    def valid_to(self) -> int:
+        """The event up to which what it shows is what a GET shows."""
+        return max(self.seq, self._published()) if self.current else self.seq
 
-    def _pair(self, row: dict[str, Any]) -> Pair:
-        if self._ident is None:
-            return 0, in_one_line(row)
-        found = row[self._ident]
-        if self._hidden:
-            row = {name: value for name, value in row.items() if name != self._ident}
-        return found if isinstance(found, int) else shown_text(found), in_one_line(row)
+    def delta(self, old: Content) -> Delta:
+        """Return what makes ``old`` what it is now; made once for all who were given ``old``."""
+        if self._last is None or self._last[0] is not old:
+            self._last = old, Delta(old, self.content)
+        return self._last[1]
 
+    def show(self, new: Content, seq: int, *, there: bool = True) -> None:
+        """Show what was read, which has all events up to ``seq``."""
+        self.seq = max(self.seq, seq)
+        self.ready, self.there = True, there
+        if new is not self.content:
+            self.content, self._last = new, None
 
-def ident(ask: Ask) -> str | None:
-    """Return the field that rows are told apart by: the integer id, else name or path, or none."""
-    resource = ask.match.route.resource
-    name: str | None = getattr(resource, "ident", None)
-    if name is None or (issubclass(resource, Plain) and ask.single and not name.endswith("id")):
-        return None
-    return name
+    def has(self, committed: Committed) -> bool:
+        """Say whether what was read last shows this batch."""
+        # A batch without events has the position of the one before it.
+        return self.seq > committed.seq or (self.seq == committed.seq and bool(committed.events))
 
+    def wake(self) -> None:
+        """Tell who watches that there is something new."""
+        for watch in list(self.watches):
+            watch.wake()
 
-def content(pairs: Iterable[Pair], meta: Mapping[str, Any], before: Content) -> Content:
-    """
-    Return what was read; ``before`` itself if it is the same, and its rows as far as they are.
+    def fail(self, failure: Failure) -> None:
+        """End all who watch."""
+        for watch in list(self.watches):
+            watch.fail(failure)
 
-    Should two rows have one id, which only a damaged database can show, the later one is told by
-    it and a number: ``name#2``.
-    """
-    rows: dict[Ident, bytes] = {}
-    for found, row in pairs:
-        known, number = found, 1
-        while known in rows:
-            number += 1
-            known = f"{found}#{number}"
-        # Who is slow keeps an old content: let it share with the new one what it can.
-        old = before.rows.get(known)
-        rows[known] = old if old == row else row
-    new = Content(rows, meta)
-    return before if new.same(before) else new
+    def let_go(self) -> None:
+        """Let go who waits for it to be read."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.callback(None)

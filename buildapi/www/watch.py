@@ -25,7 +25,8 @@ import orjson
 from twisted.internet.defer import CancelledError, Deferred
 
 from buildapi.data.gate import Identity
-from buildapi.data.watches import Watch, Watches
+from buildapi.data.watch import Watch
+from buildapi.data.watches import Watches
 from buildapi.errors import Conflict
 from buildapi.mq.buffer import Slow
 from buildapi.www.logstream import Sink

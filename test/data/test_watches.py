@@ -9,8 +9,9 @@ import orjson
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from buildapi.data.views import NOTHING, Content, Delta, content
-from buildapi.data.watches import REST, RETRY_S, SLICE_S, Watch
+from buildapi.data.contents import NOTHING, Content, Delta, content
+from buildapi.data.readings import REST, RETRY_S, SLICE_S
+from buildapi.data.watch import Watch
 from buildapi.errors import Stopping, Unavailable
 from buildapi.service import BuildAPI
 from buildapi.testing import a_build, result_of
