@@ -25,6 +25,7 @@ from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.settings import Limits, Settings
+from buildapi.www import straight
 from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
 from buildapi.www.hub import Hubs
@@ -215,13 +216,13 @@ class Socket(WebSocketServerProtocol):
         if self.state == WebSocketProtocol.STATE_OPEN:
             # Not sendMessage, which holds what we send to the limit for what clients send, nor
             # sendFrame, which composes a line for the log of every frame.
-            self.transport.write(self.factory.prepareMessage(payload).payloadHybi)
+            straight.write(self.transport, self.factory.prepareMessage(payload).payloadHybi)
 
     def _write_events(self, events: list[Event], sub: Sub) -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:
             # Not sendPreparedMessage, for the same reason.
             frames = [event.frames.get(sub) or self._framed(event, sub) for event in events]
-            self.transport.write(b"".join(frames))
+            straight.write(self.transport, b"".join(frames))
 
     def _framed(self, event: Event, sub: Sub) -> bytes:
         frame: bytes = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi
