@@ -32,7 +32,15 @@ EVENTS = {1: an_event(1), 2: an_event(1, "finished"), 3: an_event(2)}
 def test_a_few_deaths_lose_nothing() -> None:
     """Neither the clients, nor what the master was told."""
     done = subprocess.run(
-        [sys.executable, "-m", "soaking", "--kills=2", "--clients=6", "--longest=0.5"],
+        [
+            sys.executable,
+            "-m",
+            "soaking",
+            "--kills=2",
+            "--clients=6",
+            "--followers=4",
+            "--longest=0.5",
+        ],
         cwd=SCRIPTS,
         env={"PYTHONPATH": f"{ROOT}:{SCRIPTS}", "PATH": ""},
         capture_output=True,
@@ -84,3 +92,57 @@ def test_a_client_that_is_told_twice_on_one_connection_says_so(verdict: Any) -> 
 
     with pytest.raises(clients.Wrong, match="1 came after 1"):
         client.take(event)
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "word"),
+    [
+        (b"0\n1\n", 2, "another text of log 1"),
+        (b"0\n2\n", None, "no longer there"),
+        (b"0\n1\n2\n", 4, "ended with 4 lines"),
+        (b"0\n1\n", None, "never told of its log's end"),
+    ],
+)
+def test_a_followed_text_that_is_not_the_log_is_found(
+    verdict: Any, text: bytes, ended: int | None, word: str
+) -> None:
+    """What is missing at the end, different, counted wrongly, or without an end."""
+    follower = importlib.import_module("soaking.followers").RawFollower(1, seed=1)
+    follower.take(1, 0, text)
+    if ended is not None:
+        follower.end(ended)
+
+    complaints = list(verdict._of_follower(follower, {1: b"0\n1\n2\n"}))
+
+    assert any(word in complaint for complaint in complaints)
+
+
+def test_a_followed_text_that_is_the_log_is_not_complained_of(verdict: Any) -> None:
+    """In pieces, and to the end."""
+    follower = importlib.import_module("soaking.followers").RawFollower(1, seed=1)
+    follower.take(1, 0, b"0\n1\n")
+    follower.take(1, 2, b"2\n")
+    follower.end(3)
+    follower.enough.set()
+
+    assert list(verdict._of_follower(follower, {1: b"0\n1\n2\n"})) == []
+
+
+def test_a_follower_says_that_lines_do_not_follow(verdict: Any) -> None:  # noqa: ARG001  it finds the module
+    """The frames of a log are seamless."""
+    follower = importlib.import_module("soaking.followers").RawFollower(1, seed=1)
+    follower.take(1, 0, b"0\n1\n")
+
+    with pytest.raises(importlib.import_module("soaking.visitor").Wrong, match="line 1 of log 1"):
+        follower.take(1, 1, b"1\n")
+
+
+def test_what_was_acknowledged_and_is_not_there_is_found(verdict: Any) -> None:
+    """A lost row, an old value; more lines than were told of are no loss."""
+    lost = list(verdict._lost("builds", "results", {1: 0, 2: 1, 3: 2}, {1: 0, 2: None}))
+
+    assert lost == [
+        "builds 2: results was acknowledged as 1, and is None",
+        "builds 3: results was acknowledged as 2, and is None",
+    ]
+    assert list(verdict._lost("logs", "num_lines", {1: 5}, {1: 9})) == []

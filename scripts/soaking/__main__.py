@@ -14,14 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from soaking.clients import ROADS, TOPICS, Client, matches
+from soaking.followers import FOLLOWERS, Follower
 from soaking.verdict import Stored, acknowledged, complaints
+from soaking.visitor import Visitor
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 120.0
+EARLY = 0.1
 
 
 def options(argv: list[str]) -> argparse.Namespace:
@@ -29,6 +32,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="how often the server dies (10)")
     parser.add_argument("--clients", type=int, default=20, help="how many clients listen (20)")
+    parser.add_argument("--followers", type=int, default=8, help="how many follow logs (8)")
     parser.add_argument("--builds", type=int, default=5, help="how many builds run at once (5)")
     parser.add_argument("--longest", type=float, default=2.0, help="longest life, seconds (2)")
     parser.add_argument("--db", choices=("sqlite", "postgresql", "mariadb"), default="sqlite")
@@ -71,14 +75,21 @@ class Soak:
             )
             for n in range(chosen.clients)
         ]
+        self.followers: list[Follower] = [
+            FOLLOWERS[n % len(FOLLOWERS)](self._port, chosen.seed + chosen.clients + n)
+            for n in range(chosen.followers)
+        ]
+        self._visitors: list[Visitor] = [*self.clients, *self.followers]
 
     def run(self) -> None:
         """Kill the master so many times; let it end at last, and the clients catch up."""
         for number in range(self._chosen.kills):
-            with self._master(self._chosen.builds) as process:
+            # Now and then it dies while it starts.
+            early = number > 0 and self._random.random() < EARLY
+            with self._master(self._chosen.builds, wait=not early) as process:
                 if number == 0:
-                    for client in self.clients:
-                        client.start()
+                    for visitor in self._visitors:
+                        visitor.start()
                 time.sleep(self._random.uniform(0, self._chosen.longest))
                 process.kill()
         with self._master(self._chosen.builds) as process:
@@ -93,13 +104,15 @@ class Soak:
         for client in self.clients:
             own = (seq for seq, event in events.items() if matches(client.topic, event[0]))
             client.target = max(own, default=0)
+        for follower in self.followers:
+            follower.enough.set()
         until = time.monotonic() + PATIENCE_S
-        for client in self.clients:
-            client.join(max(0.0, until - time.monotonic()))
-            client.given_up.set()
+        for visitor in self._visitors:
+            visitor.join(max(0.0, until - time.monotonic()))
+            visitor.given_up.set()
 
     @contextlib.contextmanager
-    def _master(self, builds: int) -> Iterator[subprocess.Popen[str]]:
+    def _master(self, builds: int, *, wait: bool = True) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "soaking.master", self._url, str(self._port)]
         began = time.monotonic()
         with (
@@ -113,35 +126,46 @@ class Soak:
         ):
             try:
                 assert process.stdout is not None
-                if process.stdout.readline() != "ready\n":
+                if wait and process.stdout.readline() != "ready\n":
                     raise SystemExit(f"the master did not start:\n{self._errors.read_text()}")
-                self.starts.append(time.monotonic() - began)
+                if wait:
+                    self.starts.append(time.monotonic() - began)
                 yield process
             finally:
                 process.kill()
 
     def report(self) -> Iterator[str]:
         """Give the figures."""
-        appended, finished, updates = acknowledged(self.told)
+        told, updates = acknowledged(self.told)
         yield f"kills                    {self._chosen.kills:>10,}"
-        yield f"builds finished          {len(finished):>10,}"
-        yield f"logs                     {len(appended):>10,}"
+        yield f"builds finished          {len(told.get(('builds', 'results'), {})):>10,}"
+        yield f"logs                     {len(told.get(('logs', 'stepid'), {})):>10,}"
         yield f"acknowledged updates     {updates:>10,}"
         yield f"events in the log        {self.stored.newest():>10,}"
         middle, longest = statistics.median(self.starts), max(self.starts)
         yield f"start until ready, s     {middle:>10.2f}   longest {longest:.2f}"
         for road in ROADS:
             mine = [client for client in self.clients if client.road == road.road]
-            yield (
-                f"{road.road:<12} {len(mine)} clients: {_sum(mine, 'connections')} connections, "
-                f"{_sum(mine, 'lost')} lost, {_sum(mine, 'stalls')} stalls, "
-                f"{sum(len(client.history) for client in mine):,} events, "
-                f"{_sum(mine, 'repeated'):,} repeated"
-            )
+            events, repeated = _sum(mine, "received"), _sum(mine, "repeated")
+            yield f"{_visits(mine, 'clients')}, {events:,} events, {repeated:,} repeated"
+        for way in FOLLOWERS:
+            some = [follower for follower in self.followers if follower.road == way.road]
+            logs = sum(len(follower.ended) for follower in some)
+            lines, resumed = _sum(some, "received"), _sum(some, "resumed")
+            followed = f"{logs:,} logs to the end, {lines:,} lines, {resumed:,} resumed"
+            yield f"{_visits(some, 'followers')}, {followed}"
 
 
-def _sum(clients: list[Client], name: str) -> int:
-    return sum(getattr(client, name) for client in clients)
+def _visits(visitors: Sequence[Visitor], kind: str) -> str:
+    road = visitors[0].road if visitors else "nobody"
+    return (
+        f"{road:<12} {len(visitors)} {kind}: {_sum(visitors, 'connections')} connections, "
+        f"{_sum(visitors, 'lost')} lost, {_sum(visitors, 'stalls')} stalls"
+    )
+
+
+def _sum(visitors: Sequence[Visitor], name: str) -> int:
+    return sum(getattr(visitor, name) for visitor in visitors)
 
 
 def main(argv: list[str]) -> int:
@@ -153,7 +177,7 @@ def main(argv: list[str]) -> int:
         soak = Soak(chosen, url, folder)
         soak.run()
         print("\n".join(soak.report()))
-        wrong = list(complaints(soak.stored, soak.clients, soak.told))
+        wrong = list(complaints(soak.stored, soak.clients, soak.followers, soak.told))
     for sentence in wrong[:50]:
         print(f"WRONG: {sentence}")
     if wrong:

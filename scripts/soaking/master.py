@@ -3,9 +3,9 @@ A master that builds as fast as it can, until it is ended.
 
     python -m soaking.master URL PORT FILE BUILDS
 
-It appends to FILE what it has been told, at the moment when it is told: ``lines LOGID NUMBER`` for
-appended lines, each log's are numbered from 0, and ``finished BUILDID RESULTS``. With 0 BUILDS at a
-time it only serves. It prints a line when it is ready.
+It appends to FILE what it has been told, at the moment when it is told: ``TABLE ID COLUMN VALUE``,
+that this row has this value now. Each log's lines are numbered from 0. With 0 BUILDS at a time it
+only serves. It prints a line when it is ready.
 """
 
 from __future__ import annotations
@@ -38,29 +38,40 @@ class Master:
         builderid = await updates.findBuilderId(f"builder {place}")
         workerid = await updates.findWorkerId(f"worker {place}")
         while True:
-            _, requests = await updates.addBuildset(builderids=[builderid], reason="soak")
-            await updates.claimBuildRequests([requests[builderid]])
-            buildid, _ = await updates.newBuild(builderid, requests[builderid], workerid)
+            bsid, requests = await updates.addBuildset(builderids=[builderid], reason="soak")
+            request = requests[builderid]
+            self._told("buildsets", bsid, "id", bsid)
+            await updates.claimBuildRequests([request])
+            buildid, _ = await updates.newBuild(builderid, request, workerid)
+            self._told("builds", buildid, "buildrequestid", request)
             for name in ("configure", "compile", "test")[: random.randint(1, 3)]:
                 await self._step(buildid, name)
             results = random.randint(0, 2)
             await updates.finishBuild(buildid, results)
-            self._told("finished", buildid, results)
-            await updates.completeBuildRequests([requests[builderid]], results)
+            self._told("builds", buildid, "results", results)
+            await updates.completeBuildRequests([request], results)
+            self._told("buildrequests", request, "results", results)
+            self._told("buildsets", bsid, "complete", 1)
 
     async def _step(self, buildid: int, name: str) -> None:
         updates = self._api.data.updates
         stepid, _, _ = await updates.addStep(buildid, name)
+        self._told("steps", stepid, "buildid", buildid)
         await updates.startStep(stepid)
         logid = await updates.addLog(stepid, "stdio", "t")
+        self._told("logs", logid, "stepid", stepid)
         written = 0
         for _ in range(random.randint(1, 20)):
             size = random.choice((1, 1, 1, 10, 1000))
             await updates.appendLog(logid, "".join(f"{written + n}\n" for n in range(size)))
             written += size
-            self._told("lines", logid, written)
+            self._told("logs", logid, "num_lines", written)
         await updates.finishLog(logid)
+        self._told("logs", logid, "complete", 1)
+        if random.random() < 0.5:  # noqa: PLR2004
+            await updates.compressLog(logid)
         await updates.finishStep(stepid, 0, hidden=False)
+        self._told("steps", stepid, "results", 0)
 
     def _told(self, *words: object) -> None:
         # At once, and whole: what the kernel has survives us.

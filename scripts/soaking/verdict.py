@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from buildapi.db.chunks import Chunk, lines
-from buildapi.db.tables import buildapi_events, buildapi_log, builds, logchunks, logs
+from buildapi.db.tables import buildapi_events, buildapi_log, logchunks, logs, metadata
 from soaking.clients import Client, matches
+from soaking.followers import Follower
 
 
 class Stored:
@@ -33,12 +34,12 @@ class Stored:
         with self._engine.connect() as connection:
             return connection.execute(sa.select(buildapi_log.c.seq)).scalar_one()
 
-    def results(self) -> dict[int, int | None]:
-        """Return the results of every build that is complete."""
-        columns = builds.c
-        found = sa.select(columns.id, columns.results).where(columns.complete_at.is_not(None))
+    def values(self, table: str, column: str) -> dict[int, Any]:
+        """Return a column's values by the id of their row."""
+        columns = metadata.tables[table].c
         with self._engine.connect() as connection:
-            return {row.id: row.results for row in connection.execute(found)}
+            rows = connection.execute(sa.select(columns.id, columns[column])).all()
+        return {row[0]: row[1] for row in rows}
 
     def texts(self) -> Iterator[tuple[int, int, bytes]]:
         """Give each log with the number of its lines, and its text."""
@@ -51,39 +52,60 @@ class Stored:
                 yield logid, number, lines(chunks, 0, number) if number else b""
 
 
-def acknowledged(file: Path) -> tuple[dict[int, int], dict[int, int], int]:
-    """
-    Return the lines of each log and the results of each build that the master was told are
-    stored, and how many updates these were.
-    """
-    appended: dict[int, int] = {}
-    finished: dict[int, int] = {}
+def acknowledged(file: Path) -> tuple[dict[tuple[str, str], dict[int, int]], int]:
+    """Return what the master was told is stored, by table, column and row, and how often it was."""
+    values: dict[tuple[str, str], dict[int, int]] = {}
     told = file.read_text().splitlines()
     for line in told:
-        word, ident, number = line.split()
-        (appended if word == "lines" else finished)[int(ident)] = int(number)
-    return appended, finished, len(told)
+        table, ident, column, value = line.split()
+        values.setdefault((table, column), {})[int(ident)] = int(value)
+    return values, len(told)
 
 
-def complaints(stored: Stored, clients: list[Client], told: Path) -> Iterator[str]:
+def complaints(
+    stored: Stored, clients: list[Client], followers: list[Follower], told: Path
+) -> Iterator[str]:
     """Give a sentence for everything that is not as it should be."""
     events = stored.events()
     if list(events) != list(range(1, stored.newest() + 1)):
         yield f"the event log has a hole: {len(events)} events, the last is {stored.newest()}"
     for client in clients:
         yield from _of_client(client, events)
-    appended, finished, _ = acknowledged(told)
-    results = stored.results()
-    for buildid, result in finished.items():
-        if results.get(buildid) != result:
-            yield f"build {buildid} ended with {result}, the database says {results.get(buildid)}"
+    for (table, column), values in acknowledged(told)[0].items():
+        yield from _lost(table, column, values, stored.values(table, column))
+    texts = {}
     for logid, number, text in stored.texts():
+        texts[logid] = text
         if text != b"".join(b"%d\n" % line for line in range(number)):
             yield f"the text of log {logid} is not what was written"
-        if number < appended.pop(logid, 0):
-            yield f"log {logid} has {number} lines, and more were acknowledged"
-    if appended:
-        yield f"logs were acknowledged that are not there: {sorted(appended)}"
+    for follower in followers:
+        yield from _of_follower(follower, texts)
+
+
+def _lost(
+    table: str, column: str, acknowledged: dict[int, int], found: dict[int, Any]
+) -> Iterator[str]:
+    # A log may have got more lines, of which its master never heard.
+    more = column == "num_lines"
+    for ident, value in acknowledged.items():
+        there = found.get(ident)
+        if there != value and not (more and there is not None and there > value):
+            yield f"{table} {ident}: {column} was acknowledged as {value}, and is {there}"
+
+
+def _of_follower(follower: Follower, texts: dict[int, bytes]) -> Iterator[str]:
+    yield from (f"{follower.name}: {sentence}" for sentence in follower.wrong)
+    for logid, text in follower.texts.items():
+        stored = texts.get(logid, b"")
+        if logid in follower.ended and text != stored:
+            yield f"{follower.name} has another text of log {logid} than is stored"
+        elif not stored.startswith(text):
+            yield f"{follower.name} has a text of log {logid} that is no longer there"
+    for logid, number in follower.ended.items():
+        if texts.get(logid, b"").count(b"\n") != number:
+            yield f"{follower.name} was told that log {logid} ended with {number} lines"
+    if not follower.wrong and not follower.done:
+        yield f"{follower.name} was never told of its log's end"
 
 
 def _of_client(client: Client, events: dict[int, Any]) -> Iterator[str]:
