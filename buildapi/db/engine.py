@@ -9,6 +9,7 @@ lists; another is for the contents of logs.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from sqlite3 import OperationalError
@@ -105,6 +106,7 @@ class Database:
         self._here: Reader | None = None
         # When the inline read was first asked whether to go on; most are never asked.
         self._asked_at: float | None = None
+        self._collected = 0
         self._exiled: dict[Any, float] = {}
         self._is_open = False
         self._closing: Deferred[None] | None = None
@@ -308,9 +310,14 @@ class Database:
         # Not by the clock: a machine that is busy makes no read large.  Nor by instructions: a
         # search in long texts takes few of them.
         now = thread_time()
-        if self._asked_at is None:
-            self._asked_at = now
-        return now - self._asked_at > INLINE_S
+        if self._asked_at is not None and now - self._asked_at <= INLINE_S:
+            return False
+        # Nor does a collection of garbage, which may happen at any time and takes longer than that.
+        collected = gc.get_stats()[-1]["collections"]
+        if self._asked_at is None or collected != self._collected:
+            self._asked_at, self._collected = now, collected
+            return False
+        return True
 
     def _end_snapshot(self, reader: Reader, error: Exception) -> None:
         """End what would make every later read on this connection show the past."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -72,6 +73,21 @@ async def test_a_search_in_long_texts_is_large(opening: Opener) -> None:
 
     with pytest.raises(TooLarge):
         database.inline("search", lambda reader: reader.connection.execute(search).fetchone())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_collection_of_garbage_makes_no_read_large(opening: Opener) -> None:
+    """It takes longer than the whole budget, and may happen in the middle of any read."""
+    database = await opening()
+    kept: list[object] = [[] for _ in range(200_000)]
+
+    def around(reader: Reader) -> int:
+        counts(5_000)(reader)
+        gc.collect()
+        return counts(5_000)(reader)
+
+    assert database.inline("count", around) == 5_000
+    assert kept
 
 
 @pytest_twisted.ensureDeferred
