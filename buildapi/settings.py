@@ -185,6 +185,11 @@ class Limits:
     answer_memory_bytes: Count = setting(
         1_048_576, "Size above which a list waits for its client in a temporary file (TMPDIR)."
     )
+    kept_bytes: Annotated[int, Field(ge=0)] = setting(
+        16_777_216,
+        "Memory for lists that are answered again as they are, as long as nothing they show has "
+        "changed, in bytes. 0: none.",
+    )
     request_bytes: Count = setting(1_048_576, "Size of the largest request body that is read.")
     frame_bytes: Count = setting(65_536, "Size of the largest WebSocket message that is read.")
     watches: Count = setting(100, "Queries that one WebSocket can watch.")

@@ -7,7 +7,7 @@ This is the hottest path of the server: it answers small reads at once, without 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from buildapi.www import envelope
 from buildapi.www.download import Body, Download
 from buildapi.www.encoding import Coding, compressed, compressing, negotiated
 from buildapi.www.envelope import COMPACT, INDENTED, Form
+from buildapi.www.kept import Answer, Kept
 from buildapi.www.longlist import ListBody
 from buildapi.www.nextpage import next_page
 from buildapi.www.rawlog import LogBody
@@ -37,8 +38,8 @@ from buildapi.www.rawvalue import ValueBody
 
 # Above this an answer is sent in chunks, without its length.
 LARGEST_WITH_LENGTH = 8 * 2**20
-# Above this an answer is compressed in the pool: a megabyte takes some 10 ms.
-LARGEST_COMPRESSED_HERE = 256 * 1024
+# Above this an answer is compressed in the pool, as a megabyte takes some 10 ms, and is not kept.
+LARGEST_HANDLED_HERE = 256 * 1024
 
 _POSITIVE = 2**64 - 1
 
@@ -50,7 +51,8 @@ class _Reply(NamedTuple):
     What an answer depends on, besides what is read.
 
     seq: the newest published position when the request came.  version: that of what it asks for at
-    that moment, and tag: the ETag of that; None where they can't be known without reading.
+    that moment, and tag: the ETag of that; None where they can't be known without reading.  key:
+    what tells its answer from all others of that version.
     """
 
     request: Any
@@ -61,6 +63,7 @@ class _Reply(NamedTuple):
     seq: int | None
     version: int | None
     tag: bytes | None
+    key: Hashable
 
 
 class Rest:
@@ -89,6 +92,7 @@ class Rest:
         self._tells_versions = data.tells_versions
         # Versions are counted from the start of the process: no tag outlives it.
         self._process = secrets.token_hex(6).encode()
+        self._kept = Kept(limits.kept_bytes)
 
     def render(self, request: Any, path: bytes, query: bytes) -> bytes | int:
         """
@@ -130,20 +134,14 @@ class Rest:
             coding = negotiated(request.getHeader(b"accept-encoding"))
             # Before anything is read: what is read later is never older than this.
             version = self._data.version(ask) if self._tells_versions else None
-            tag = None
+            tag, key = None, (path, query, ask.restriction, coding, form.letter)
             if version is not None:
-                what = hash((path, query, ask.restriction, coding)) & _POSITIVE
+                what = hash(key) & _POSITIVE
                 tag = b'"%b-%x-%x-%b"' % (self._process, version, what, form.letter)
-                if tag in (request.getHeader(b"if-none-match") or b""):
-                    return self._unchanged(request, tag, seq)
-            reply = _Reply(request, path, ask, form, coding, seq, version, tag)
-            if ask.match.route.resource is LogChunk:
-                around = partial(form.around, ask)
-                return self._later(reply, self._data.lines(ask, around, self._spool(b"")))
-            answer = self._data.fetch(ask, form.rows(ask), self._spool(form.between))
-            if isinstance(answer, Deferred):
-                return self._later(reply, answer)
-            return self._answer(reply, answer)
+            reply = _Reply(request, path, ask, form, coding, seq, version, tag, key)
+            if tag is not None and self._known(reply, tag):
+                return NOT_DONE_YET
+            return self._read(reply)
         except Exception:  # noqa: BLE001  every answer is ours, this one too
             return self._refuse(request, Failure(), seq)
 
@@ -151,38 +149,67 @@ class Rest:
         limits = self._limits
         return Spool(between, limits.answer_memory_bytes, limits.answer_bytes)
 
-    def _unchanged(self, request: Any, tag: bytes, seq: int | None) -> int:
-        headers = request.responseHeaders
-        request.setResponseCode(304)
-        headers.addRawHeader(b"vary", b"accept, accept-encoding")
-        headers.setRawHeaders(b"etag", [tag])
-        self._position(headers, seq)
-        request.finish()
-        return NOT_DONE_YET
+    def _known(self, reply: _Reply, tag: bytes) -> bool:
+        """Answer without reading, if the client has the answer, or it is kept here."""
+        request = reply.request
+        if tag in (request.getHeader(b"if-none-match") or b""):
+            headers = request.responseHeaders
+            request.setResponseCode(304)
+            headers.addRawHeader(b"vary", b"accept, accept-encoding")
+            headers.setRawHeaders(b"etag", [tag])
+            self._position(headers, reply.seq)
+            request.finish()
+            return True
+        kept = self._kept.get(reply.key, reply.version)
+        if kept is None:
+            return False
+        self._describe(reply, kept.total, reply.seq)
+        _send(request, kept.body)
+        return True
+
+    def _read(self, reply: _Reply) -> int:
+        ask, form = reply.ask, reply.form
+        if ask.match.route.resource is LogChunk:
+            around = partial(form.around, ask)
+            return self._later(reply, self._data.lines(ask, around, self._spool(b"")))
+        answer = self._data.fetch(ask, form.rows(ask), self._spool(form.between))
+        if isinstance(answer, Deferred):
+            return self._later(reply, answer)
+        return self._answer(reply, answer)
 
     def _answer(self, reply: _Reply, answer: Fetched[list[bytes]] | Fetched[Spool]) -> int:
         ask, form, parts, total = reply.ask, reply.form, answer.parts, answer.total
-        headers = reply.request.responseHeaders
-        headers.setRawHeaders(b"content-type", [form.content_type])
-        headers.addRawHeader(b"vary", b"accept, accept-encoding")
-        if reply.coding is not None:
-            headers.setRawHeaders(b"content-encoding", [reply.coding.encode()])
-        self._position(headers, answer.seq)
-        if reply.tag is not None and (answer.seq == reply.seq or self._still(reply, answer.seq)):
-            headers.setRawHeaders(b"etag", [reply.tag])
-        cut = None
-        if ask.page is not None and total is not None:
-            following = next_page(self._base, reply.request, reply.path, ask, total)
-            if following is not None:
-                headers.setRawHeaders(b"link", [b'<%b>; rel="next"' % following])
-                cut = following if ask.page.capped else None
+        cut = self._describe(reply, total, answer.seq)
+        # The next page's URL in a body is as the client spells this server: not for others.
+        lasting = total if cut is None else None
         if isinstance(parts, list):
-            return self._send_short(reply, form.whole(ask, parts, total, cut))
+            return self._send_short(reply, form.whole(ask, parts, total, cut), lasting)
         if parts.in_file:
             return self._send_long(reply, parts, form.ends(ask, total, cut))
         body = form.whole(ask, [parts.read()], total, cut)
         parts.close()
-        return self._send_short(reply, body)
+        return self._send_short(reply, body, lasting)
+
+    def _describe(self, reply: _Reply, total: int | None, seq: int | None) -> bytes | None:
+        """
+        Set the headers of what was read at ``seq``; return the next page's URL, if a cap cut it.
+        """
+        headers = reply.request.responseHeaders
+        headers.setRawHeaders(b"content-type", [reply.form.content_type])
+        headers.addRawHeader(b"vary", b"accept, accept-encoding")
+        if reply.coding is not None:
+            headers.setRawHeaders(b"content-encoding", [reply.coding.encode()])
+        self._position(headers, seq)
+        if reply.tag is not None and (seq == reply.seq or self._still(reply, seq)):
+            headers.setRawHeaders(b"etag", [reply.tag])
+        page = reply.ask.page
+        if page is None or total is None:
+            return None
+        following = next_page(self._base, reply.request, reply.path, reply.ask, total)
+        if following is None:
+            return None
+        headers.setRawHeaders(b"link", [b'<%b>; rel="next"' % following])
+        return following if page.capped else None
 
     def _still(self, reply: _Reply, seq: int | None) -> bool:
         """Say whether what was read at ``seq`` is what the tag stands for, and not newer."""
@@ -191,13 +218,18 @@ class Rest:
             return False
         return self._data.version(reply.ask) == reply.version
 
-    def _send_short(self, reply: _Reply, body: bytes) -> int:
+    def _send_short(self, reply: _Reply, body: bytes, total: int | None) -> int:
+        """Send a body that is in memory, and keep it unless ``total`` is None."""
         request, coding = reply.request, reply.coding
-        if coding is None:
-            return _send(request, body)
-        if len(body) <= LARGEST_COMPRESSED_HERE:
-            return _send(request, compressed(body, coding))
-        return self._send_made(reply, lambda: compressed(body, coding))
+        if len(body) > LARGEST_HANDLED_HERE:
+            if coding is None:
+                return _send(request, body)
+            return self._send_made(reply, lambda: compressed(body, coding))
+        if coding is not None:
+            body = compressed(body, coding)
+        if total is not None and request.responseHeaders.hasHeader(b"etag"):
+            self._kept.put(reply.key, reply.version, Answer(body, total))
+        return _send(request, body)
 
     def _send_long(self, reply: _Reply, spool: Spool, ends: tuple[bytes, bytes]) -> int:
         request, coding = reply.request, reply.coding

@@ -11,6 +11,8 @@ ROW = f"{API}/builds/{{id}}"
 LIST = f"{API}/builds?limit=50&order=-buildid"
 # A builder without anything odd in its name.
 BUILDER = 7
+# Of how many rows one may be the first of a page.
+PAGES = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,21 @@ def reads(builds: int) -> tuple[Read, ...]:
     by_number = f"{API}/builders/{BUILDER}/builds/{{id}}/steps/{len(STEPS) - 1}/logs/stdio"
     by_name = f"{API}/builders/builder-{BUILDER}/builds/{{id}}/steps/{STEPS[-1]}/logs/stdio"
     numbers = builds // BUILDERS
+    changes = f"{API}/changes?limit=50&order=-changeid"
+    # What was answered before is answered from memory: these show what it costs to read.
+    any_page = "&offset={id}"
     return (
         Read("single build", ROW, 12, most=builds),
         Read("list of 50 builds", newest, 70),
+        Read("  another page each time", newest + any_page, None, most=PAGES),
         Read("  with property=*", f"{newest}&property=*", 130),
+        Read("    another page each time", f"{newest}&property=*{any_page}", None, most=PAGES),
         Read("  filtered by builder and results", f"{newest}&{filtered}", None),
         Read("  unchanged (304)", newest, None, unchanged=True),
         Read("deep path by numbers", by_number, 15, most=numbers),
         Read("deep path by names", by_name, 15, most=numbers),
-        Read("50 changes", f"{API}/changes?limit=50&order=-changeid", 60),
+        Read("50 changes", changes, 60),
+        Read("  another page each time", changes + any_page, None, most=PAGES),
         Read("all builders", f"{API}/builders", 20),
         Read("raw log, MB/s", f"{API}/logs/{big_log(builds)}/raw", 15, 2, megabytes=True),
     )

@@ -84,7 +84,7 @@ async def test_a_collection_of_garbage_makes_no_read_large(opening: Opener) -> N
     def around(reader: Reader) -> int:
         counts(5_000)(reader)
         gc.collect()
-        return counts(5_000)(reader)
+        return int(counts(5_000)(reader))
 
     assert database.inline("count", around) == 5_000
     assert kept

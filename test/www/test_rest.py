@@ -272,7 +272,7 @@ def test_a_large_body_is_compressed_all_the_same(
     builders(api, 3)
     headers = {"Accept-Encoding": "gzip"}
     expected = web.get("/api/v2/builders", headers)
-    monkeypatch.setattr(rest, "LARGEST_COMPRESSED_HERE", 10)
+    monkeypatch.setattr(rest, "LARGEST_HANDLED_HERE", 10)
 
     answer = web.get("/api/v2/builders", headers)
 
