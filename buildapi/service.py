@@ -39,6 +39,7 @@ from buildapi.db.history import StoredEvents
 from buildapi.db.retention import Retention
 from buildapi.errors import BuildAPIError, CannotOpen, Stopping
 from buildapi.mq.bus import Bus
+from buildapi.mq.history import Extent, replaced
 from buildapi.settings import Settings
 from buildapi.www.app import Web
 from buildapi.www.channel import Site
@@ -167,8 +168,10 @@ class BuildAPI(MultiService):
         if self.database.writer is None:
             self._feed = Feed(
                 history,
+                self.database.identity,
                 self.mq,
                 self._committed,
+                self._replaced,
                 lambda: bool(self.mq.listeners or len(self.watches)),
                 events.poll_interval_s,
                 self.reactor,
@@ -220,6 +223,11 @@ class BuildAPI(MultiService):
         self.watches.changed(committed)
         self.outcomes.changed(committed)
         self.mq.publish(committed.events)
+
+    def _replaced(self, extent: Extent) -> None:
+        """Go over to an event log that another process has put in the place of ours."""
+        self.database.identity = extent.log
+        self.watches.refuse(replaced(self.data.totals.published, extent))
 
     def stopService(self) -> Deferred[None]:
         """

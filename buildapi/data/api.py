@@ -304,9 +304,15 @@ class DataAPI:
         return shape, ready
 
     @property
+    def log(self) -> str | None:
+        """The identity of the event log, if it tells of every change."""
+        database = self.database
+        return None if database.settings.foreign_writer else database.identity
+
+    @property
     def logged(self) -> bool:
         """Whether the event log tells of every change."""
-        return self.database.identity is not None and not self.database.settings.foreign_writer
+        return self.log is not None
 
     def changed(self, tables: Iterable[str], seq: int) -> None:
         """Take note that the batch up to ``seq``, which is being published, changed these."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from buildapi.data.api import DataAPI
 from buildapi.data.contents import ident
@@ -26,7 +27,7 @@ from buildapi.data.readings import Readings
 from buildapi.data.views import Asked, View
 from buildapi.data.watch import Watch
 from buildapi.db.groupcommit import Committed
-from buildapi.errors import BadQuery, BadRequest, Conflict, NoSuchResource, Stopping
+from buildapi.errors import BadQuery, BadRequest, Conflict, Gone, NoSuchResource, Stopping
 from buildapi.settings import Limits
 
 # An idle watch has its position told at every second tick: at least every 30 seconds, as promised.
@@ -100,6 +101,11 @@ class Watches:
                 self._readings.enqueue(view)
         self._heed_rights()
         self._readings.go_on()
+
+    def refuse(self, error: Gone) -> None:
+        """End all of them with an error: the positions that were told are none any more."""
+        for watch in list(self._watches):
+            watch.fail(Failure(error))
 
     def close(self) -> None:
         """End all of them."""

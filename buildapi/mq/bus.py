@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from buildapi.errors import BadQuery, Stopping
 from buildapi.mq.buffer import Bounds, Slow
 from buildapi.mq.event import Event
-from buildapi.mq.history import History
+from buildapi.mq.history import Extent, History, replaced
 from buildapi.mq.listener import Consumer, Listener
 from buildapi.mq.stream import Stream
 from buildapi.mq.topic import (
@@ -118,6 +118,18 @@ class Bus:
     def begin_after(self, seq: int) -> None:
         """Say where the event log ends at start, before anybody subscribes; never moves back."""
         self._last_seq = max(self._last_seq, seq)
+
+    def begin_anew(self, extent: Extent) -> None:
+        """
+        Go over to another log: streams whose positions are of the old one end with Gone.
+
+        What the other log has already is told from now on, if it is all above the old positions.
+        """
+        known = self._last_seq
+        self._last_seq = extent.oldest - 1 if extent.oldest > known else extent.newest
+        for stream in self.streams:
+            if not known < stream.position <= extent.newest:
+                stream.refuse(replaced(stream.position, extent))
 
     def publish(self, events: Sequence[Event]) -> None:
         """

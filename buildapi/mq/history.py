@@ -54,6 +54,15 @@ class History(Protocol):
         """Store the position of a named consumer; it never moves back."""
 
 
+def replaced(since: int, extent: Extent) -> Gone:
+    """Return what becomes of a position whose log was replaced while somebody listened."""
+    return Gone(
+        f"position {since} is of an event log that was replaced; this one is {extent.log}: read"
+        " what is now, and go on from its X-Seq",
+        *extent,
+    )
+
+
 def checked(since: int, extent: Extent, log: str | None = None) -> None:
     """Raise Gone for a position of another log, or one that this log has not reached."""
     if log is not None and log != extent.log:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from buildapi.errors import Conflict, Missed, Overflow
+from buildapi.errors import Conflict, Gone, Missed, Overflow
 from buildapi.mq.buffer import Bounds, Buffer, Slow
 from buildapi.mq.event import Event
 from buildapi.mq.history import PORTION, History, checked
@@ -102,6 +102,7 @@ class Stream(AsyncIterator[Event]):
         self._synced = False
         self._rung = False
         self._overflow: Overflow | None = None
+        self._gone: Gone | None = None
         self._arrival: Deferred[None] | None = None
         self._items: deque[Item] = deque()
         self._live_after = 0
@@ -166,9 +167,10 @@ class Stream(AsyncIterator[Event]):
 
         most_bytes: stop when the bodies of the events are so long; the rest is for the next time.
 
-        Raises Overflow once a reader that wants to be closed was too slow.
+        Raises Overflow once a reader that wants to be closed was too slow, Gone after ``refuse``.
         """
         self._rung = False
+        self._check()
         if self._overflow is not None:
             raise self._overflow
         if self._buffer.lost is not None and self._buffer.slow is Slow.RESUME:
@@ -194,12 +196,14 @@ class Stream(AsyncIterator[Event]):
         """
         Read from the log what was stored after the position: a portion of it.
 
-        Fails with Gone if the position is none of this log.
+        Fails with Gone if the position is none of this log, or not any more.
         """
+        self._check()
         await self.begin()
         if self._history is None or not self.is_behind:
             return []
         found = await self._history.replayed(self._position, self._portion)
+        self._check()
         if self.closed:
             return []
         last, expected = self._live_after, self._position + 1
@@ -217,6 +221,13 @@ class Stream(AsyncIterator[Event]):
         """Read from the log what follows the position: not all of it came."""
         self._listener.close()
         self._start_over()
+        self._feed.soon(self._ring)
+
+    def refuse(self, error: Gone) -> None:
+        """End with an error, for whoever takes next: the position is none of the log any more."""
+        self._gone = error
+        self._listener.close()
+        self._buffer.clear()
         self._feed.soon(self._ring)
 
     def close(self) -> None:
@@ -240,7 +251,8 @@ class Stream(AsyncIterator[Event]):
         Wait for the next event.
 
         Raises Missed for events that are not coming (the next call goes on behind them), Overflow
-        for a reader who wants to be closed when he is slow, StopAsyncIteration after ``close``.
+        for a reader who wants to be closed when he is slow, Gone if the log is another one now,
+        StopAsyncIteration after ``close``.
         """
         while True:
             while self._items:
@@ -304,6 +316,10 @@ class Stream(AsyncIterator[Event]):
     def _ring(self) -> None:
         self.ready()
         self._wake()
+
+    def _check(self) -> None:
+        if self._gone is not None:
+            raise self._gone
 
     def _gap(self, first: int, last: int, why: str) -> Gap:
         self.gaps += 1

@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from buildapi.errors import Overflow
+from buildapi.errors import Gone, Overflow
 from buildapi.mq.event import Event
 from buildapi.mq.stream import Gap, Item, Stream, Synced
 
@@ -133,6 +133,9 @@ class Pump:
             except Overflow as error:
                 self.stop()
                 self._too_slow(error.sentence)
+                return
+            except Gone:
+                self._failed(Failure())
                 return
             if not items and not stream.is_behind:
                 return

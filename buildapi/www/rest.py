@@ -87,8 +87,6 @@ class Rest:
         self._limits = limits
         self._seq = seq
         self._base = base
-        identity = data.database.identity
-        self._log_name = None if identity is None or not data.logged else [identity.encode()]
         self._tells_versions = data.tells_versions
         # Versions are counted from the start of the process: no tag outlives it.
         self._process = secrets.token_hex(6).encode()
@@ -269,9 +267,11 @@ class Rest:
         self._data.aside(spool.close).addErrback(lambda _: spool.close())
 
     def _position(self, headers: Any, seq: int | None) -> None:
-        if seq is not None and self._log_name is not None:
+        # Asked for each time: where others write it may be replaced.
+        log = self._data.log
+        if seq is not None and log is not None:
             headers.setRawHeaders(b"x-seq", [b"%d" % seq])
-            headers.setRawHeaders(b"x-event-log", self._log_name)
+            headers.setRawHeaders(b"x-event-log", [log.encode()])
 
     def _later(
         self,

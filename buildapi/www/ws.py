@@ -263,6 +263,11 @@ class Client:
         since = frame.get("since")
         if since is not None and integer(frame, "since") < 0:
             raise BadRequest("Invalid method argument 'since': positions begin with 0")
+
+        def broken(failure: Failure) -> None:
+            self._broken(failure, sub)
+            self._forget(pump)
+
         stream = self._bus.subscribe(
             _topics(frame),
             since,
@@ -278,7 +283,7 @@ class Client:
             self._clock,
             self._limits.bookmark_s,
             self._too_slow,
-            lambda failure: self._broken(failure, sub),
+            broken,
         )
         # The name is taken from now on: another command may come while the log is looked at.
         self._streams[sub] = pump

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from buildapi.db.feed import Feed
 from buildapi.db.groupcommit import Committed
-from buildapi.errors import Missed, Unavailable
+from buildapi.db.upkeep import GENERATION, new_log
+from buildapi.errors import Gone, Missed, Unavailable
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.history import Extent, Replay
@@ -142,6 +143,97 @@ def test_what_another_process_changes_can_be_watched(writer: BuildAPI, reader: B
     assert updates == [[[1, {"buildid": 1, "state_string": "busy"}]]]
 
 
+@pytest.fixture
+def begun_anew(writer: BuildAPI, reader: BuildAPI) -> Callable[[], BuildAPI]:
+    """Return what stops the writer, has the log begin anew, and starts another writer."""
+
+    def begin() -> BuildAPI:
+        assert reader.database.identity == writer.database.identity
+        result_of(writer.stopService())
+        new_log(Database(url=DATABASE.get()))
+        return in_memory_api()
+
+    return begin
+
+
+def test_whoever_listens_is_told_that_the_log_was_replaced(
+    reader: BuildAPI, begun_anew: Callable[[], BuildAPI]
+) -> None:
+    """Each road says so in its way, and none tells an event of the new log for one of the old."""
+    ws, source = WebSocketClient(Wire(reader)), EventSource(Wire(reader), EVENTS)
+    ws.send({"cmd": "subscribe", "_id": 1, "topic": "#"})
+    ws.send({"cmd": "watch", "_id": 2, "path": "builds"})
+    position = ws.sync()[0]["seq"]
+    polling = WebClient(reader).fetch("GET", f"{EVENTS}?after={position}&wait=25")
+    in_process = reader.mq.subscribe("#")
+    coming = Deferred.fromCoroutine(anext(in_process))
+    writer = begun_anew()
+    result_of(a_build(writer))
+    look(reader)
+    reader.reactor.advance(0)
+
+    told = [frame for frame in ws.sync() if "sub" in frame and "synced" not in frame]
+    assert [(frame["sub"], frame["code"]) for frame in told] == [(1, 410), (2, 410)]
+    assert [block.kind for block in source.read()] == ["synced"]
+    assert source.connection.closed
+    polled = result_of(polling)
+    assert (polled.status, polled.json()["log"]) == (410, writer.database.identity)
+    with pytest.raises(Gone, match="replaced"):
+        result_of(coming)
+    result_of(writer.stopService())
+
+
+def test_what_is_read_after_that_leads_on_in_the_new_log(
+    reader: BuildAPI, begun_anew: Callable[[], BuildAPI]
+) -> None:
+    """The names that streams had are free; answers tell the new identity, and positions of it."""
+    ws = WebSocketClient(Wire(reader))
+    ws.send({"cmd": "subscribe", "_id": 1, "topic": "#"})
+    writer = begun_anew()
+    look(reader)
+    answer = WebClient(reader).get("/api/v2/builds")
+    since, log = int(answer.headers["x-seq"]), answer.headers["x-event-log"]
+    ws.sync().clear()
+    ws.send({"cmd": "subscribe", "_id": 1, "topic": "build.#", "since": since, "log": log})
+    ws.send({"cmd": "watch", "_id": 2, "path": "builds?field=buildid"})
+    result_of(a_build(writer))
+    look(reader)
+    reader.reactor.advance(0)
+
+    assert (since, log) == (GENERATION, writer.database.identity)
+    frames = ws.sync()
+    assert [frame["code"] for frame in frames if "code" in frame] == [200, 200]
+    new = [event["seq"] for event in written(writer, since) if event["topic"].startswith("build.")]
+    assert new
+    assert [one["seq"] for one in frames if one.get("sub") == 1 and "topic" in one] == new
+    assert [[i for i, _ in one["enter"]] for one in frames if one.get("enter")] == [[2]]
+    result_of(writer.stopService())
+
+
+def test_who_comes_with_a_position_of_the_new_log_goes_on(
+    reader: BuildAPI, begun_anew: Callable[[], BuildAPI]
+) -> None:
+    """Though the process has not looked at the log since it was replaced."""
+    ws = WebSocketClient(Wire(reader))
+    ws.send({"cmd": "subscribe", "_id": 1, "topic": "#"})
+    writer = begun_anew()
+    result_of(a_build(writer))
+    hello = ws.ask("hello")
+    ws.send(
+        {"cmd": "subscribe", "_id": 2, "topic": "#", "since": hello["seq"], "log": hello["log"]}
+    )
+    result_of(a_step(writer))
+    look(reader)
+    reader.reactor.advance(0)
+
+    frames = ws.sync()
+    assert [one["seq"] for one in frames if one.get("sub") == 2 and "topic" in one] == [
+        event["seq"] for event in written(writer, hello["seq"])
+    ]
+    assert [one["code"] for one in frames if one.get("sub") == 1 and "error" in one] == [410]
+    result_of(writer.stopService())
+
+
 def test_who_comes_late_begins_at_the_end(writer: BuildAPI, reader: BuildAPI) -> None:
     """What came while nobody listened is not told as if it were new."""
     result_of(a_step(writer))
@@ -174,20 +266,27 @@ def test_the_interval_is_a_setting(writer: BuildAPI, reader: BuildAPI) -> None:
 
 
 class Log:
-    """An event log in a list; ``broken``: how often it cannot be read."""
+    """
+    An event log in a list.
+
+    ``broken``: how often it cannot be read.  ``before_read``: called before events are.
+    """
 
     def __init__(self, newest: int) -> None:
         self.events = [an_event(seq) for seq in range(1, newest + 1)]
+        self.identity = "log"
         self.broken = 0
         self.reads = 0
+        self.before_read: Callable[[], None] = lambda: None
 
     def extent(self) -> Deferred[Extent]:
         """Say what the log has."""
-        return succeed(Extent("log", self.events[0].seq, self.events[-1].seq))
+        return succeed(Extent(self.identity, self.events[0].seq, self.events[-1].seq))
 
     def replayed(self, after: int, most: int) -> Deferred[Replay]:
         """Read from the log."""
         self.reads += 1
+        self.before_read()
         if self.broken:
             self.broken -= 1
             return fail(Unavailable("the database is busy"))
@@ -223,7 +322,7 @@ def fed(log: Log, clock: Clock) -> Bus:
     def deliver(committed: Committed) -> None:
         bus.publish(committed.events)
 
-    feed = Feed(log, bus, deliver, lambda: bus.listeners > 0, 0.5, clock)
+    feed = Feed(log, "log", bus, deliver, lambda _: None, lambda: bus.listeners > 0, 0.5, clock)
     result_of(Deferred.fromCoroutine(feed.start()))
     return bus
 
@@ -278,3 +377,40 @@ def test_a_reader_in_process_is_told_of_that_gap(clock: Clock) -> None:
     with pytest.raises(Missed, match="4 to 7"):
         result_of(coming)
     assert result_of(Deferred.fromCoroutine(anext(stream))).seq == 8
+
+
+def test_a_log_that_is_replaced_while_it_is_looked_at_is_no_gap(clock: Clock) -> None:
+    """What was forgotten is not told of, but that the position is none any more."""
+    log = Log(3)
+    bus = fed(log, clock)
+    heard: list[int] = []
+    bus.listen("#", lambda event: heard.append(event.seq))
+    stream = bus.subscribe("#")
+    coming = Deferred.fromCoroutine(anext(stream))
+
+    def replace() -> None:
+        log.identity, log.events = "another", [an_event(1001), an_event(1002)]
+
+    log.before_read = replace
+    clock.advance(0.5)
+
+    with pytest.raises(Gone, match="position 3 is of an event log that was replaced"):
+        result_of(coming)
+    assert heard == [1001, 1002]
+
+
+def test_a_log_that_has_lost_events_is_another_one(clock: Clock) -> None:
+    """A backup was restored, and nobody told the log; nothing of it is told twice, or as new."""
+    log = Log(9)
+    bus = fed(log, clock)
+    heard: list[int] = []
+    bus.listen("#", lambda event: heard.append(event.seq))
+    stream = bus.subscribe("#")
+    log.events = [an_event(seq) for seq in range(1, 6)]
+    clock.advance(0.5)
+    log.events.append(an_event(6))
+    clock.advance(0.5)
+
+    with pytest.raises(Gone):
+        stream.take()
+    assert heard == [6]
