@@ -15,9 +15,25 @@ from buildapi.errors import NoSuchResource
 # How many commits back a common parent is searched.
 DEPTH = 100
 
-_PARENT = sa.select(codebase_commits.c.parent_commitid).where(
-    codebase_commits.c.id == sa.bindparam("commitid")
+_START = (
+    sa.select(
+        codebase_commits.c.id,
+        codebase_commits.c.parent_commitid,
+        sa.literal_column("0", sa.Integer).label("steps"),
+    )
+    .where(codebase_commits.c.id == sa.bindparam("commitid"))
+    .cte("line", recursive=True)
 )
+_LINE = _START.union_all(
+    sa.select(
+        codebase_commits.c.id,
+        codebase_commits.c.parent_commitid,
+        _START.c.steps + sa.literal_column("1", sa.Integer),
+    )
+    .join(_START, _START.c.parent_commitid == codebase_commits.c.id)
+    .where(_START.c.steps < sa.literal_column(str(DEPTH), sa.Integer))
+)
+_COMMITS = sa.select(_LINE.c.id).order_by(_LINE.c.steps)
 
 
 class CommitGraph(Plain):
@@ -48,37 +64,18 @@ def graph(reader: Reader, first: int, second: int) -> Row:
     """
     Return the graph of two commits; NoSuchResource without a common parent near enough.
 
-    Both sides go back step by step, the first one a step ahead: where the second commit is found to
-    be a parent of the first, ``to1`` begins one commit before the common one. Clients know it so.
+    The common commit is the first one on the way back from the second that the first comes from,
+    too.  If that is the second itself, ``to1`` begins one commit before it.  Clients know it so.
     """
-    one, two = [first], [second]
-    if _parent(reader, first) is _MISSING or _parent(reader, second) is _MISSING:
-        raise NoSuchResource(f"there are no commits {first} and {second}")
-    older, other = first, second
-    for _ in range(DEPTH):
-        parent = _parent(reader, older)
-        if isinstance(parent, int):
-            one.append(parent)
-        if older in two:
-            return _row(older, one, two[: two.index(older) + 1])
-        older = parent if isinstance(parent, int) else older
-        parent = _parent(reader, other)
-        if isinstance(parent, int):
-            two.append(parent)
-            other = parent
-            if other in one:
-                return _row(other, one[: one.index(other) + 1], two)
-    raise NoSuchResource(f"commits {first} and {second} have no common parent near enough")
+    one, two = _line(reader, first), _line(reader, second)
+    common = next((commit for commit in two if commit in one), None)
+    if common is None:
+        raise NoSuchResource(f"commits {first} and {second} have no common parent near enough")
+    before = common == second != first
+    to1, to2 = one[: one.index(common) + 1 + before], two[: two.index(common) + 1]
+    return {"common": common, "to1": to1[::-1], "to2": to2[::-1]}
 
 
-def _row(common: int, one: list[int], two: list[int]) -> Row:
-    return {"common": common, "to1": one[::-1], "to2": two[::-1]}
-
-
-_MISSING = object()
-
-
-def _parent(reader: Reader, commitid: int) -> object:
-    """Return the parent of a commit: an id, None, or _MISSING without such a commit."""
-    row = reader.first(_PARENT, {"commitid": commitid})
-    return _MISSING if row is None else row[0]
+def _line(reader: Reader, commitid: int) -> list[int]:
+    """Return a commit, its parent, and so on: as many as are looked at, none if it is missing."""
+    return [found for (found,) in reader.rows(_COMMITS, {"commitid": commitid})]

@@ -31,6 +31,8 @@ Arguments = Mapping[str, Sequence[str]]
 MOST_VALUES = 8_192
 MOST_CONTAINED = 512
 NUL = "\0"
+PLAIN = frozenset({"field", "order", "limit", "offset", "property"})
+UNKNOWN = "unknown argument"
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,17 @@ def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
     single: the path names one object; then filters are refused and order and window only checked.
     Raises BadQuery with the name of the argument, the reason, and what would be right.
     """
-    left = dict(args)
+    try:
+        return _parsed(resource, dict(args), single=single)
+    except BadQuery as error:
+        # Whatever else is wrong: a misspelt argument must not be looked for in vain.
+        unknown = _unknown(resource, args)
+        if unknown and not str(error).startswith(UNKNOWN):
+            raise BadQuery(f"{error}; {UNKNOWN} {', '.join(unknown)}") from None
+        raise
+
+
+def _parsed(resource: type[Resource], left: dict[str, Sequence[str]], *, single: bool) -> Query:
     fields = _fields(resource, left.pop("field", None))
     order = _order(resource, left.pop("order", ()), single=single)
     limit = _window("limit", left.pop("limit", None))
@@ -218,20 +230,30 @@ _WANTED = {
 
 
 def _filters(resource: type[Resource], args: Arguments) -> tuple[Filter, ...]:
-    filters, unknown = [], []
+    filters = []
     for argument, values in args.items():
         found = _split(resource, argument)
         if found is None or (found[1] in ORDERING and len(values) != 1):
-            unknown.append(shown(argument))
-        else:
-            filters.append(_filter(argument, *found, values))
-    if unknown:
-        raise BadQuery(
-            f"unknown argument {', '.join(unknown)}: there are field, order, limit, offset, "
-            f"property and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and ge can be "
-            "given once"
-        )
+            raise BadQuery(
+                f"{UNKNOWN} {', '.join(_unknown(resource, args))}: there are field, order, limit, "
+                f"offset, property and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and "
+                "ge can be given once"
+            )
+        filters.append(_filter(argument, *found, values))
     return tuple(filters)
+
+
+def _unknown(resource: type[Resource], args: Arguments) -> list[str]:
+    """Return the arguments that mean nothing."""
+    return [
+        shown(argument)
+        for argument, values in args.items()
+        if argument not in PLAIN
+        and (
+            (found := _split(resource, argument)) is None
+            or (found[1] in ORDERING and len(values) != 1)
+        )
+    ]
 
 
 def _filter(argument: str, field: Field, op: Operator, values: Sequence[str]) -> Filter:

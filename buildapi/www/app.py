@@ -201,7 +201,8 @@ class Web:
         if not isinstance(decision, Answered):
             return None
         request.setResponseCode(decision.status)
-        return decision.body
+        # With a body to leave out, Twisted would announce its length.
+        return b"" if request.method == b"HEAD" else decision.body
 
     def _is_own(self, request: Any) -> bool:
         """Say whether a page that may use this server asks, or a client that is no page."""

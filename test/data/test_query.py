@@ -267,6 +267,16 @@ def test_all_unknown_arguments_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "first", ["order=properties", "limit=-1", "field=nosuch", "number=x", "properties__le=1"]
+)
+def test_an_unknown_argument_is_named_whatever_else_is_wrong(first: str) -> None:
+    """Which argument is looked at first is no reason to be silent about the others."""
+    assert refused(f"{first}&number__op=2&limit__eq=1").endswith(
+        "; unknown argument number__op, limit__eq"
+    )
+
+
 def test_arguments_without_an_equals_sign_are_dropped() -> None:
     """As the reference does."""
     assert asked("nosuch&&limit=1&limit") == Query(limit=1)

@@ -142,6 +142,7 @@ def test_a_page_of_another_origin_is_refused(friendly: WebClient, method: str) -
     assert answer.status == 400
     assert granted(answer) is None
     assert answer.body == (b"" if method == "HEAD" else b'{"error":"invalid origin"}')
+    assert ("content-length" in answer.headers) == (method != "HEAD"), "as of every error"
 
 
 def test_a_call_of_another_origin_is_refused(friendly: WebClient) -> None:
