@@ -120,9 +120,10 @@ class Served(Data):
         place = str(setup.ROOT / "test")
         if place not in sys.path:
             sys.path.append(place)
+        modules = importlib.import_module("conftest").loaded()
         started = time.monotonic()
         self._server = _in_earnest(
-            getattr(importlib.import_module("servers"), self.kind), self.options
+            getattr(modules[f"test.{self.kind.lower()}"], self.kind), self.options
         )
         try:
             self._filled = sa.make_url(self._server.fresh_database())

@@ -61,7 +61,8 @@ def _server(system: str) -> Iterator[str | None]:
         yield None
         return
     sys.path.append(str(ROOT / "test"))
-    server = getattr(importlib.import_module("servers"), SYSTEMS[system])()
+    modules = importlib.import_module("conftest").loaded()
+    server = getattr(modules[f"test.{system}"], SYSTEMS[system])()
     try:
         yield server.fresh_database()
     finally:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Event as Flag
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
 import sqlalchemy as sa
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from buildapi.db.connect import Reader, compiled
-from buildapi.db.engine import LISTS, LOGS
+from buildapi.db.engine import LISTS, LOGS, QUICK
 from buildapi.db.tables import masters
 from buildapi.errors import NoSuchResource, TooSlow, Unavailable
 
@@ -191,6 +192,29 @@ async def test_a_small_read_waits_for_no_other_lane(
         one.cancel()
         with pytest.raises(CancelledError):
             await one
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest_twisted.ensureDeferred
+async def test_as_many_small_reads_are_made_at_once_as_there_are_threads(
+    opening: Opener, threads: int
+) -> None:
+    """The setting says how many; the others wait, and are made then."""
+    database = await opening(quick_threads=threads)
+    begun, go_on = Semaphore(0), Flag()
+
+    def work(_: Reader, quick: bool) -> bool:
+        begun.release()
+        assert go_on.wait(20)
+        return quick
+
+    reads = [_deferred(database.near(n, work, small=True)) for n in range(threads + 2)]
+    for _ in range(threads):
+        assert await deferToThread(begun.acquire, timeout=20)
+
+    assert database.waiting_reads[QUICK] == 2
+    go_on.set()
+    assert await gatherResults(reads) == [True] * (threads + 2)
 
 
 @pytest_twisted.ensureDeferred
