@@ -24,7 +24,7 @@ from buildapi.data.control import Control
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BadQuery, Forbidden
 from buildapi.www import envelope
-from buildapi.www.rest import refused_with
+from buildapi.www.replies import refused_with
 
 PATH = "/api/audit"
 

@@ -57,7 +57,7 @@ from buildapi.www.eventpage import EventPage
 from buildapi.www.eventquery import EventQuery, parsed, resumed
 from buildapi.www.eventstream import EventStream, EventStreams
 from buildapi.www.pump import Bookmark, Pump, members
-from buildapi.www.rest import refusal, until_gone
+from buildapi.www.replies import refusal, until_gone
 
 PATH = b"events"
 

@@ -60,7 +60,7 @@ from buildapi.www.hub import Hubs
 from buildapi.www.logquery import LogQuery, parsed, resumed
 from buildapi.www.logroads import EventRoad, PageRoad, RawRoad
 from buildapi.www.rawlog import describe_log
-from buildapi.www.rest import refusal
+from buildapi.www.replies import refusal
 
 _STREAM = b"text/event-stream"
 # An error from there on may be over soon.

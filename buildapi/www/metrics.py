@@ -34,7 +34,7 @@ from buildapi.mq.bus import Bus
 from buildapi.settings import Events
 from buildapi.www.connection import Sockets
 from buildapi.www.eventstream import EventStreams
-from buildapi.www.rest import refused_with
+from buildapi.www.replies import refused_with
 from buildapi.www.tally import Tally
 
 Value = float | Histogram

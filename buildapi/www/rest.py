@@ -12,8 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
@@ -24,7 +23,7 @@ from buildapi.data.gate import ANONYMOUS
 from buildapi.data.logchunks import LogChunk
 from buildapi.data.outcomes import Outcomes
 from buildapi.data.spool import Spool
-from buildapi.errors import BadRequest, BuildAPIError, NoSuchPath
+from buildapi.errors import BadRequest, NoSuchPath
 from buildapi.settings import Limits
 from buildapi.www import envelope
 from buildapi.www.download import Body, Download
@@ -35,15 +34,12 @@ from buildapi.www.longlist import ListBody
 from buildapi.www.nextpage import next_page
 from buildapi.www.rawlog import LogBody
 from buildapi.www.rawvalue import ValueBody
+from buildapi.www.replies import LARGEST_WITH_LENGTH, refusal, send, until_gone
 
-# Above this an answer is sent in chunks, without its length.
-LARGEST_WITH_LENGTH = 8 * 2**20
 # Above this an answer is compressed in the pool, as a megabyte takes some 10 ms, and is not kept.
 LARGEST_HANDLED_HERE = 256 * 1024
 
 _POSITIVE = 2**64 - 1
-
-_log = Logger()
 
 
 class _Reply(NamedTuple):
@@ -162,7 +158,7 @@ class Rest:
         if kept is None:
             return False
         self._describe(reply, kept.total, reply.seq)
-        _send(request, kept.body)
+        send(request, kept.body)
         return True
 
     def _read(self, reply: _Reply) -> int:
@@ -221,13 +217,13 @@ class Rest:
         request, coding = reply.request, reply.coding
         if len(body) > LARGEST_HANDLED_HERE:
             if coding is None:
-                return _send(request, body)
+                return send(request, body)
             return self._send_made(reply, lambda: compressed(body, coding))
         if coding is not None:
             body = compressed(body, coding)
         if total is not None and request.responseHeaders.hasHeader(b"etag"):
             self._kept.put(reply.key, reply.version, Answer(body, total))
-        return _send(request, body)
+        return send(request, body)
 
     def _send_long(self, reply: _Reply, spool: Spool, ends: tuple[bytes, bytes]) -> int:
         request, coding = reply.request, reply.coding
@@ -255,7 +251,7 @@ class Rest:
         request, working = reply.request, self._data.aside(make)
         gone = until_gone(request, working)
         working.addCallbacks(
-            lambda done: None if gone() else _send(request, done),
+            lambda done: None if gone() else send(request, done),
             lambda failure: None if gone() else self._refuse(request, failure, reply.seq),
         )
         if spool is not None:
@@ -326,47 +322,6 @@ class Rest:
             request.write(body)
         request.finish()
         return NOT_DONE_YET
-
-
-def _send(request: Any, body: bytes) -> int:
-    """Send a whole answer, and end the request."""
-    if len(body) <= LARGEST_WITH_LENGTH:
-        request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
-    if request.method != b"HEAD":
-        request.write(body)
-    request.finish()
-    return NOT_DONE_YET
-
-
-def refusal(failure: Failure) -> tuple[int, str]:
-    """Return the status and the sentence that an error becomes; what is not ours is only logged."""
-    error = failure.value
-    if isinstance(error, BuildAPIError):
-        return error.status, error.sentence
-    if failure.check(CancelledError):
-        return 503, "the request was given up"
-    _log.failure("a request failed", failure)
-    return 500, "an internal error; the server's log has it"
-
-
-def refused_with(failure: Failure, request: Any) -> bytes:
-    """Return the body that an error becomes, and give the answer its status."""
-    status, sentence = refusal(failure)
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", envelope.TEXT)
-    return envelope.error(sentence)
-
-
-def until_gone(request: Any, working: Deferred[Any]) -> Callable[[], bool]:
-    """Cancel ``working`` when the client goes away; return what says whether it has."""
-    lost: list[bool] = []
-
-    def went(_: object) -> None:
-        lost.append(True)
-        working.cancel()
-
-    request.notifyFinish().addErrback(went)
-    return lambda: bool(lost)
 
 
 def _text(path: bytes) -> str:

@@ -34,7 +34,7 @@ from buildapi.mq.stream import Stream
 from buildapi.www import envelope
 from buildapi.www.connection import Outbox, Sockets
 from buildapi.www.pump import Pump
-from buildapi.www.rest import refused_with, until_gone
+from buildapi.www.replies import refused_with, until_gone
 from buildapi.www.sse import Listen
 
 PATH = b"subscriptions"
