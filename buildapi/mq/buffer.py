@@ -13,15 +13,19 @@ The publisher never waits for anybody.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
 from buildapi.mq.event import Event
+from buildapi.mq.history import PORTION
 
 # What an event takes besides its body: names, keys, the object (measured).
 EVENT_BYTES = 700
 # An event that so many have followed has been told to all who keep up.
 NEEDED_BY_OTHERS = 16
+# While older events are read from the log, this part of the room is theirs.
+PORTION_OF_ROOM = 16
 
 
 class Slow(Enum):
@@ -39,42 +43,83 @@ class Bounds(NamedTuple):
     size: int = 8 * 2**20
 
 
+class Room:
+    """
+    What may wait for one client, in all buffers that he has: who shares a room shares its bounds.
+
+    ``messages`` and ``size``: what waits.  An event counts whole in each room, though all of them
+    have the same one in memory.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.messages = 0
+        self.size = 0
+
+    def fits(self, size: int, reserved: int = 0) -> bool:
+        """Say whether one more message fits, and leaves so much free."""
+        bounds = self.bounds
+        return self.messages < bounds.messages and self.size + size + reserved <= bounds.size
+
+    def take(self, size: int, messages: int = 1) -> None:
+        """Take note of what waits from now on."""
+        self.messages += messages
+        self.size += size
+
+    def give(self, size: int, messages: int = 1) -> None:
+        """Take note of what waits no more."""
+        self.messages -= messages
+        self.size -= size
+
+    @property
+    def portion_bytes(self) -> int:
+        """The bytes of events that are kept of what is read from the log at a time."""
+        return self.bounds.size // PORTION_OF_ROOM
+
+    @property
+    def portion_messages(self) -> int:
+        """The number of events that are read from the log at a time."""
+        return max(1, min(PORTION, self.bounds.messages, self.portion_bytes // EVENT_BYTES))
+
+
+def weight(event: Event) -> int:
+    """Return the bytes that an event takes."""
+    return len(event.body) + EVENT_BYTES
+
+
+def weights(events: Iterable[object]) -> int:
+    """Return the bytes that the events among some items take."""
+    return sum(weight(event) for event in events if isinstance(event, Event))
+
+
 class Buffer:
     """
     The events that came and were not taken yet.
 
-    ``lost``: the newest position that was dropped since ``refill``; None if nothing was.
+    ``lost``: the newest position that was dropped since it was emptied; None if nothing was.
+    ``size``: the bytes that the waiting events take.
     """
 
-    def __init__(self, slow: Slow, bounds: Bounds) -> None:
+    def __init__(self, slow: Slow, room: Room) -> None:
         self.slow = slow
         self.lost: int | None = None
         self.first_lost = 0
         self.dropped = 0
-        self._bounds = bounds
+        self.size = 0
+        self._room = room
         self._events: deque[Event] = deque()
         self._newest: dict[str, Event] = {}
-        self._bytes = 0
 
     def __len__(self) -> int:
         """Count the events that wait."""
         return len(self._events) + len(self._newest)
 
-    @property
-    def size(self) -> int:
-        """The bytes that the waiting events take."""
-        return self._bytes
-
-    def add(self, event: Event) -> bool:
-        """Keep an event; false if it was not."""
+    def add(self, event: Event, reserved: int = 0) -> bool:
+        """Keep an event; false if it was not.  reserved: the room that others need."""
         # One event always fits, or a big one would never come through.
-        size = self._bytes + _weight(event)
-        if self.lost is None and (
-            not self._events
-            or (size <= self._bounds.size and len(self._events) < self._bounds.messages)
-        ):
+        if self.lost is None and (not self._events or self._room.fits(weight(event), reserved)):
             self._events.append(event)
-            self._bytes = size
+            self._take(event)
             if len(self._events) > NEEDED_BY_OTHERS:
                 self._events[-NEEDED_BY_OTHERS].forget()
             return True
@@ -95,22 +140,30 @@ class Buffer:
             event = self._events.popleft()
             found.append(event)
             size += len(event.body)
-        self._bytes -= size + len(found) * EVENT_BYTES
+        self._give(size + len(found) * EVENT_BYTES, len(found))
         return found
 
     def clear(self) -> None:
         """Forget what waits."""
+        self._give(self.size, len(self))
         self._events.clear()
         self._newest.clear()
-        self._bytes = 0
         self.lost = None
+
+    def _take(self, event: Event) -> None:
+        self._room.take(weight(event))
+        self.size += weight(event)
+
+    def _give(self, size: int, messages: int = 1) -> None:
+        self._room.give(size, messages)
+        self.size -= size
 
     def _lose(self, event: Event) -> None:
         if self.lost is None:
             waiting, self._events = self._events, deque()
             self.first_lost = waiting[0].seq if waiting else event.seq
             self.dropped += len(waiting)
-            self._bytes = 0
+            self._give(self.size, len(waiting))
             if self.slow is Slow.LATEST:
                 for one in waiting:
                     self._keep_newest(one)
@@ -119,15 +172,11 @@ class Buffer:
 
     def _keep_newest(self, event: Event) -> None:
         older = self._newest.pop(event.topic, None)
-        self._bytes += _weight(event) - (_weight(older) if older is not None else 0)
-        self._newest[event.topic] = event
-        while len(self._newest) > 1 and (
-            len(self._newest) > self._bounds.messages or self._bytes > self._bounds.size
-        ):
-            # Topics are as many as builds: the oldest go.
+        if older is not None:
+            self._give(weight(older))
+        # Topics are as many as builds: the oldest go.
+        while self._newest and not self._room.fits(weight(event)):
             oldest = next(iter(self._newest))
-            self._bytes -= _weight(self._newest.pop(oldest))
-
-
-def _weight(event: Event) -> int:
-    return len(event.body) + EVENT_BYTES
+            self._give(weight(self._newest.pop(oldest)))
+        self._take(event)
+        self._newest[event.topic] = event

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from buildapi.errors import BadQuery, Stopping
-from buildapi.mq.buffer import Bounds, Slow
+from buildapi.mq.buffer import Bounds, Room, Slow
 from buildapi.mq.event import Event
 from buildapi.mq.history import Extent, History, replaced
 from buildapi.mq.listener import Consumer, Listener
@@ -201,6 +201,7 @@ class Bus:
         log: str | None = None,
         slow: Slow = Slow.RESUME,
         bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
+        room: Room | None = None,
         sees: Callable[[Event], bool] = lambda _: True,
     ) -> Stream:
         """
@@ -209,7 +210,8 @@ class Bus:
         since: a position; the reader has everything up to it.  consumer: a name under which the
         position is stored (``ack``): who comes back goes on there, whatever ``since`` says.
         log: the identity of the log that the position is of.  slow: what happens when more waits
-        than ``bounds``.  sees: asked for each event, when it is told, whether it may be.
+        than ``bounds``.  room: instead of them, what may wait for a client that has other buffers,
+        too.  sees: asked for each event, when it is told, whether it may be.
 
         Delivery: in order, at least once; an event whose ``seq`` is not above the last one has been
         told before.  Events that are not coming are told by Missed, once, and the next call goes on
@@ -225,7 +227,7 @@ class Bus:
             consumer=consumer,
             log=log,
             slow=slow,
-            bounds=bounds,
+            room=room or Room(bounds),
             sees=sees,
             ended=self._left,
         )

@@ -16,9 +16,9 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred, succeed
 
 from buildapi.errors import Conflict, Gone, Missed, Overflow
-from buildapi.mq.buffer import Bounds, Buffer, Slow
+from buildapi.mq.buffer import Bounds, Buffer, Room, Slow, weight, weights
 from buildapi.mq.event import Event
-from buildapi.mq.history import PORTION, History, checked
+from buildapi.mq.history import History, Replay, checked
 from buildapi.mq.listener import Listener
 from buildapi.mq.topic import Pattern, matches, split_topic
 
@@ -58,6 +58,7 @@ class Stream(AsyncIterator[Event]):
     """
     Events that match, in order, for one reader: ``take`` and ``catch_up``, or ``async for``.
 
+    room: where what waits has to fit; its own, if it is not given.
     ``consumer``: the name under which the position is stored, if it is.
     ``ready``: called on the reactor thread when there is something to take, once until it is taken.
     Made by ``Bus.subscribe``.
@@ -74,7 +75,7 @@ class Stream(AsyncIterator[Event]):
         consumer: str | None = None,
         log: str | None = None,
         slow: Slow = Slow.RESUME,
-        bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
+        room: Room | None = None,
         sees: Callable[[Event], bool] = lambda _: True,
         ended: Callable[[Stream], None] = lambda _: None,
     ) -> None:
@@ -94,10 +95,11 @@ class Stream(AsyncIterator[Event]):
         self._parsed = tuple(parsed)
         self._sees = sees
         self._ended = ended
+        self._room = room or Room(Bounds())
         # Without a log there is nothing to go back to.
-        # Who reads them may have as little room for them as we have for new ones.
-        self._portion = min(PORTION, bounds.messages)
-        self._buffer = Buffer(slow if history or slow is not Slow.RESUME else Slow.CLOSE, bounds)
+        self._buffer = Buffer(
+            slow if history or slow is not Slow.RESUME else Slow.CLOSE, self._room
+        )
         self._starting = consumer is not None or since is not None
         self._synced = False
         self._rung = False
@@ -126,7 +128,7 @@ class Stream(AsyncIterator[Event]):
     @property
     def waiting_bytes(self) -> int:
         """The bytes that the waiting events take."""
-        return self._buffer.size
+        return self._buffer.size + weights(self._items)
 
     @property
     def dropped(self) -> int:
@@ -141,7 +143,7 @@ class Stream(AsyncIterator[Event]):
     @property
     def bookmark(self) -> int:
         """The position that the reader may go on from, though nothing was told."""
-        caught_up = not (self.is_behind or len(self._buffer) or self._buffer.lost)
+        caught_up = not (self.is_behind or self.depth or self._buffer.lost)
         return max(self.position, self._feed.last_seq) if caught_up else self.position
 
     async def begin(self) -> None:
@@ -194,7 +196,7 @@ class Stream(AsyncIterator[Event]):
 
     async def catch_up(self) -> list[Item]:
         """
-        Read from the log what was stored after the position: a portion of it.
+        Read from the log what was stored after the position: a portion of it, that has room.
 
         Fails with Gone if the position is none of this log, or not any more.
         """
@@ -202,7 +204,7 @@ class Stream(AsyncIterator[Event]):
         await self.begin()
         if self._history is None or not self.is_behind:
             return []
-        found = await self._history.replayed(self._position, self._portion)
+        found = await self._history.replayed(self._position, self._room.portion_messages)
         self._check()
         if self.closed:
             return []
@@ -212,10 +214,31 @@ class Stream(AsyncIterator[Event]):
         items: list[Item] = []
         if begin > expected:
             items.append(self._gap(expected, begin - 1, "retention"))
-        events = [e for e in found.events if e.seq <= last and self._wants(e) and self._sees(e)]
+        events, position = self._fitting(found, last)
         self.told += len(events)
-        self._position = max(min(found.position, last), begin - 1)
+        self._position = max(position, begin - 1)
         return [*items, *events]
+
+    async def read_on(self) -> None:
+        """Do as ``catch_up``, and keep what was read for ``held``."""
+        items = await self.catch_up()
+        if not self.closed:
+            self._hold(items)
+
+    @property
+    def has_held(self) -> bool:
+        """Whether something that was read is still to be taken by ``held``."""
+        return bool(self._items)
+
+    def held(self, most_bytes: int) -> list[Item]:
+        """Return, in slices as of ``take``, what has been read from the log."""
+        found: list[Item] = []
+        size = 0
+        while self._items and size < most_bytes:
+            item = self._let_go()
+            found.append(item)
+            size += len(item.body) if isinstance(item, Event) else 0
+        return found
 
     def look_back(self) -> None:
         """Read from the log what follows the position: not all of it came."""
@@ -237,6 +260,7 @@ class Stream(AsyncIterator[Event]):
         self.closed = True
         self._listener.close()
         self._buffer.clear()
+        self._room.give(weights(self._items), len(self._items))
         self._items.clear()
         self._ended(self)
         self._wake()
@@ -256,16 +280,14 @@ class Stream(AsyncIterator[Event]):
         """
         while True:
             while self._items:
-                item = self._items.popleft()
+                item = self._let_go()
                 if isinstance(item, Event):
-                    self._handed = item.seq
                     return item
                 if isinstance(item, Gap):
-                    self._handed = item.last
                     raise Missed(*item)
             if self.closed:
                 raise StopAsyncIteration
-            self._items.extend(await self.catch_up() if self.is_behind else self.take())
+            self._hold(await self.catch_up() if self.is_behind else self.take())
             if self._items or self.is_behind:
                 continue
             if self._listener.closed:
@@ -301,10 +323,36 @@ class Stream(AsyncIterator[Event]):
         self._buffer.clear()
         self._listener = self._listening()
 
+    def _hold(self, items: list[Item]) -> None:
+        self._room.take(weights(items), len(items))
+        self._items.extend(items)
+
+    def _let_go(self) -> Item:
+        item = self._items.popleft()
+        self._room.give(weights((item,)))
+        if isinstance(item, Event):
+            self._handed = item.seq
+        elif isinstance(item, Gap):
+            self._handed = item.last
+        return item
+
+    def _fitting(self, found: Replay, last: int) -> tuple[list[Event], int]:
+        """Return what is wanted of a replay, as far as there is room, and the position then."""
+        fitting: list[Event] = []
+        size = 0
+        for event in found.events:
+            if event.seq <= last and self._wants(event) and self._sees(event):
+                size += weight(event)
+                # One always fits.
+                if fitting and size > self._room.portion_bytes:
+                    return fitting, event.seq - 1
+                fitting.append(event)
+        return fitting, min(found.position, last)
+
     def _offer(self, event: Event) -> None:
         if event.seq <= self._position:
             return
-        if not self._buffer.add(event):
+        if not self._buffer.add(event, self._room.portion_bytes if self.is_behind else 0):
             # Nothing that comes now can be kept: the publisher need not try.
             self._listener.close()
             if self._buffer.slow is Slow.CLOSE:

@@ -1,12 +1,11 @@
 """
-WebSocket connections: the handshake, the bounded buffer, the way out.
+WebSocket connections: the handshake, the frames, the way out.
 
 autobahn is wrapped here, and only here; what clients say to us is ``ws``'s matter.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,21 +13,21 @@ from autobahn.twisted.resource import WebSocketResource
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web.resource import IResource
-from zope.interface import implementer
 
 from buildapi.data.api import DataAPI
 from buildapi.data.watches import Watches
 from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.settings import Limits, Settings
+from buildapi.settings import Settings
 from buildapi.www import straight
 from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
 from buildapi.www.hub import Hubs
+from buildapi.www.outbox import Outbox, room_of
 from buildapi.www.pump import MOST_FRAMES, Sub, event_frame
 from buildapi.www.ws import Client
 
@@ -37,105 +36,6 @@ GOING_AWAY = 1001
 
 # A client that doesn't answer our closing by then is cut off.
 CLOSE_WITHIN_S = 5
-
-
-@implementer(IPushProducer)
-class Outbox:
-    """
-    What a client has not read yet, within limits.
-
-    The transport says when the client is slow (it has some 64 kB in its own buffer then); what is
-    sent meanwhile waits here. When that is too much the connection is closed, with the reason.
-    ``paused``: whether the client is slow now.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[bytes], None],
-        too_slow: Callable[[], None],
-        limits: Limits,
-        write_events: Callable[[list[Event], Sub], None] | None = None,
-    ) -> None:
-        self.paused = False
-        self._write = write
-        self._write_events = write_events
-        self._too_slow = too_slow
-        self._limits = limits
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._drained: list[Deferred[None]] = []
-
-    @property
-    def depth(self) -> int:
-        """Number of frames that wait."""
-        return len(self._waiting)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of the frames that wait."""
-        return self._waiting_bytes
-
-    def send(self, payload: bytes) -> None:
-        """Send a frame now, or as soon as the client reads on."""
-        if not self.paused and not self._waiting:
-            self._write(payload)
-            return
-        self._waiting.append(payload)
-        self._waiting_bytes += len(payload)
-        if (
-            len(self._waiting) > self._limits.subscription_messages
-            or self._waiting_bytes > self._limits.subscription_bytes
-        ):
-            self._forget()
-            self._too_slow()
-
-    def send_events(self, events: list[Event], sub: Sub) -> None:
-        """Send the frames of events, as ``send`` does."""
-        if self.paused or self._waiting or self._write_events is None:
-            for event in events:
-                self.send(event_frame(event, sub))
-        else:
-            self._write_events(events, sub)
-
-    def writable(self) -> Deferred[None]:
-        """Fire when the client keeps up, or has gone."""
-        if not self.paused:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._drained.append(waiter)
-        return waiter
-
-    def close(self) -> None:
-        """Forget what waits, and let go who waits."""
-        self._forget()
-        self.paused = False
-        self._release()
-
-    def pauseProducing(self) -> None:
-        """Hold back: the client does not keep up."""
-        self.paused = True
-
-    def resumeProducing(self) -> None:
-        """Go on with what waited."""
-        self.paused = False
-        while self._waiting and not self.paused:
-            payload = self._waiting.popleft()
-            self._waiting_bytes -= len(payload)
-            self._write(payload)
-        if not self.paused:
-            self._release()
-
-    def stopProducing(self) -> None:
-        """Nothing more can be sent; ``onClose`` clears up."""
-
-    def _forget(self) -> None:
-        self._waiting.clear()
-        self._waiting_bytes = 0
-
-    def _release(self) -> None:
-        waiting, self._drained = self._drained, []
-        for waiter in waiting:
-            waiter.callback(None)
 
 
 class Socket(WebSocketServerProtocol):
@@ -159,7 +59,7 @@ class Socket(WebSocketServerProtocol):
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
         limits = self.factory.settings.limits
-        self.outbox = Outbox(self._write, self._too_slow, limits, self._write_events)
+        self.outbox = Outbox(self._write, self._too_slow, room_of(limits), self._write_events)
         self.client = Client(
             self.factory.data,
             self.factory.bus,
@@ -218,11 +118,13 @@ class Socket(WebSocketServerProtocol):
             # sendFrame, which composes a line for the log of every frame.
             straight.write(self.transport, self.factory.prepareMessage(payload).payloadHybi)
 
-    def _write_events(self, events: list[Event], sub: Sub) -> None:
-        if self.state == WebSocketProtocol.STATE_OPEN:
-            # Not sendPreparedMessage, for the same reason.
-            frames = [event.frames.get(sub) or self._framed(event, sub) for event in events]
-            straight.write(self.transport, b"".join(frames))
+    def _write_events(self, events: list[Event], sub: Sub) -> int:
+        if self.state != WebSocketProtocol.STATE_OPEN:
+            return 0
+        # Not sendPreparedMessage, for the same reason.
+        frames = b"".join([event.frames.get(sub) or self._framed(event, sub) for event in events])
+        straight.write(self.transport, frames)
+        return len(frames)
 
     def _framed(self, event: Event, sub: Sub) -> bytes:
         frame: bytes = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi

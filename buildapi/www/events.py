@@ -46,7 +46,7 @@ from twisted.web.server import NOT_DONE_YET
 from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS
 from buildapi.errors import BuildAPIError, Gone, NoEventLog
-from buildapi.mq.buffer import Bounds
+from buildapi.mq.buffer import Room
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.history import History
@@ -56,6 +56,7 @@ from buildapi.www import envelope
 from buildapi.www.eventpage import EventPage
 from buildapi.www.eventquery import EventQuery, parsed, resumed
 from buildapi.www.eventstream import EventStream, EventStreams
+from buildapi.www.outbox import room_of
 from buildapi.www.pump import Bookmark, Pump, members
 from buildapi.www.replies import refusal, until_gone
 
@@ -95,8 +96,7 @@ class EventPump(Pump):
         )
 
     def _send(self, items: Iterable[Item | Bookmark]) -> None:
-        for item in items:
-            self._out.send(event_block(item))
+        self._out.send(b"".join([event_block(item) for item in items]))
 
 
 def _broken(answer: EventStream, failure: Failure) -> None:
@@ -157,11 +157,12 @@ class Events:
             await self._page(request, query, self._bus.history)
 
     async def _stream(self, request: Any, query: EventQuery) -> None:
-        stream = self._subscribed(request, query, query.since)
+        room = room_of(self._limits)
+        stream = self._subscribed(request, query, query.since, room)
         stream.road = "eventstream"
         try:
             await stream.begin()
-            answer = self._streams.begin(request, lambda _: stream.close())
+            answer = self._streams.begin(request, lambda _: stream.close(), room)
         except BaseException:
             stream.close()
             raise
@@ -176,7 +177,7 @@ class Events:
     async def _page(self, request: Any, query: EventQuery, history: History) -> None:
         extent = await history.extent()
         since = extent.oldest - 1 if query.since is None else query.since
-        stream = self._subscribed(request, query, since)
+        stream = self._subscribed(request, query, since, room_of(self._limits))
         stream.road = "longpoll"
         try:
             await stream.begin()
@@ -205,12 +206,12 @@ class Events:
                 timer.cancel()
             leave()
 
-    def _subscribed(self, request: Any, query: EventQuery, since: int | None) -> Stream:
+    def _subscribed(self, request: Any, query: EventQuery, since: int | None, room: Room) -> Stream:
         stream = self._bus.subscribe(
             query.topics,
             since,
             log=query.log,
-            bounds=Bounds(self._limits.subscription_messages, self._limits.subscription_bytes),
+            room=room,
             sees=lambda event: self._data.gate.sees(ANONYMOUS, event),
         )
         stream.client = getattr(request.getClientAddress(), "host", None)

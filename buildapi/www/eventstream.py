@@ -19,9 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from buildapi.mq.buffer import Room
 from buildapi.settings import Limits
 from buildapi.www.admission import Admission
-from buildapi.www.connection import Outbox
+from buildapi.www.outbox import Outbox, room_of
 
 COMMENT = b":\n\n"
 # A browser comes back after every end, three seconds later by default: after one that nothing can
@@ -42,12 +43,12 @@ class EventStream:
     ended: called once, whoever ends it.  ``outbox``: what the client has not read yet.
     """
 
-    def __init__(self, request: Any, limits: Limits, ended: Callable[[EventStream], None]) -> None:
+    def __init__(self, request: Any, room: Room, ended: Callable[[EventStream], None]) -> None:
         self._request = request
         self._ended = ended
         self.closed = False
         self.cut = False
-        self.outbox = Outbox(request.write, self._too_slow, limits)
+        self.outbox = Outbox(request.write, self._too_slow, room)
         for name, value in _HEADERS:
             request.responseHeaders.setRawHeaders(name, [value])
         request.notifyFinish().addBoth(lambda _: self._end())
@@ -87,8 +88,9 @@ class EventStream:
     def _end(self) -> None:
         if not self.closed:
             self.closed = True
-            self.outbox.close()
+            # Before those who wait to send are let go: they are to send nothing more.
             self._ended(self)
+            self.outbox.close()
 
 
 class EventStreams:
@@ -107,9 +109,11 @@ class EventStreams:
         self._beat = LoopingCall(self._comment)
         self._beat.clock = clock
 
-    def begin(self, request: Any, ended: Callable[[EventStream], None]) -> EventStream:
+    def begin(
+        self, request: Any, ended: Callable[[EventStream], None], room: Room | None = None
+    ) -> EventStream:
         """
-        Begin an answer.  ended: called once, whoever ends it.
+        Begin an answer.  ended: called once, whoever ends it.  room: of what waits for the client.
 
         Raises TooMany or Unavailable where there are enough.
         """
@@ -123,7 +127,7 @@ class EventStreams:
                 self._beat.stop()
             ended(stream)
 
-        stream = EventStream(request, self._limits, over)
+        stream = EventStream(request, room or room_of(self._limits), over)
         self.open.add(stream)
         if not self._beat.running:
             self._beat.start(self._limits.heartbeat_s, now=False)

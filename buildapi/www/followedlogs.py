@@ -53,12 +53,12 @@ from buildapi.db.connect import Reader
 from buildapi.db.engine import LOGS
 from buildapi.errors import BadQuery, NoSuchPath
 from buildapi.www import envelope
-from buildapi.www.connection import Outbox
 from buildapi.www.eventstream import NO_HURRY, UNBUFFERED, EventStream, EventStreams
 from buildapi.www.follow import Follower, Target, target
 from buildapi.www.hub import Hubs
 from buildapi.www.logquery import LogQuery, parsed, resumed
 from buildapi.www.logroads import EventRoad, PageRoad, RawRoad
+from buildapi.www.outbox import Outbox, room_of
 from buildapi.www.rawlog import describe_log
 from buildapi.www.replies import refusal
 
@@ -238,7 +238,9 @@ class _Raw(_Answer):
     def road(self) -> RawRoad:
         """Write into the answer."""
         outbox = Outbox(
-            self.request.write, self.request.channel.transport.abortConnection, self.hubs.limits
+            self.request.write,
+            self.request.channel.transport.abortConnection,
+            room_of(self.hubs.limits),
         )
         _admit(self.streams, self.request)
         self.request.registerProducer(outbox, True)
@@ -279,7 +281,8 @@ class _Page(_Answer):
     def road(self) -> PageRoad:
         """Take the first lines."""
         _admit(self.streams, self.request)
-        return PageRoad(Outbox(self.request.write, self._stop, self.hubs.limits), self._stop)
+        room = room_of(self.hubs.limits)
+        return PageRoad(Outbox(self.request.write, self._stop, room), self._stop)
 
     def _stop(self) -> None:
         if self.follower is not None:

@@ -7,16 +7,16 @@ Each is told of lines and of the end by its follower, and says how fast its clie
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import orjson
 from twisted.internet.defer import Deferred, succeed
 
 from buildapi.data.logchunks import RawLog
 from buildapi.data.loglines import Lines
-from buildapi.www.connection import Outbox
 from buildapi.www.eventstream import COMMENT, NO_HURRY, EventStream
+from buildapi.www.outbox import Outbox
 
 
 class HTTPRoad(ABC):
@@ -35,11 +35,9 @@ class HTTPRoad(ABC):
         """Fire when the client keeps up, or has gone."""
         return self.outbox.writable()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Read only when the client keeps up: it has this road for itself."""
-        await self.room()
-        yield
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Read only when the client keeps up."""
+        return self.outbox.turn()
 
     def begin(self, logid: int) -> Deferred[None]:  # noqa: ARG002  not all want to know
         """Get ready."""

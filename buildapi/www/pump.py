@@ -16,6 +16,7 @@ client does not read, its events wait in the stream, within its bounds, and nowh
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -24,6 +25,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from buildapi.errors import Gone, Overflow
+from buildapi.mq.buffer import Room
 from buildapi.mq.event import Event
 from buildapi.mq.stream import Gap, Item, Stream, Synced
 
@@ -42,7 +44,9 @@ class Bookmark(NamedTuple):
 
 
 class Out(Protocol):
-    """The way to a client."""
+    """The way to a client.  room: what may wait for it."""
+
+    room: Room
 
     @property
     def paused(self) -> bool:
@@ -56,6 +60,9 @@ class Out(Protocol):
 
     def writable(self) -> Deferred[None]:
         """Fire when the client keeps up, or has gone."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let one stream after the other read a part and send it."""
 
 
 def event_frame(event: Event, sub: Sub) -> bytes:
@@ -123,10 +130,10 @@ class Pump:
         stream, out = self.stream, self._out
         while not (self._busy or stream.closed):
             if out.paused:
-                self._after(out.writable(), lambda _: None)
+                self._after(out.writable())
                 return
             if stream.is_behind:
-                self._after(Deferred.fromCoroutine(stream.catch_up()), self._send)
+                self._after(Deferred.fromCoroutine(self._catch_up()))
                 continue
             try:
                 items = stream.take(SLICE_BYTES)
@@ -141,6 +148,17 @@ class Pump:
                 return
             self._send(items)
 
+    async def _catch_up(self) -> None:
+        """Read what was stored, a portion, and send it as fast as the client reads."""
+        stream, out = self.stream, self._out
+        async with out.turn():
+            if stream.closed:
+                return
+            await stream.read_on()
+            while stream.has_held:
+                await out.writable()
+                self._send(stream.held(SLICE_BYTES))
+
     def _send(self, items: list[Item] | list[Bookmark]) -> None:
         # What else there is comes before the events.
         events: list[Event] = []
@@ -152,14 +170,12 @@ class Pump:
         if events:
             self._out.send_events(events, self.sub)
 
-    def _after(self, waiting: Deferred[Any], then: Callable[[Any], None]) -> None:
-        """Go on when something has come; at once, if it is there."""
+    def _after(self, waiting: Deferred[None]) -> None:
+        """Go on when something is done; at once, if it is."""
         self._busy = True
 
-        def came(result: Any) -> None:
+        def came(_: None) -> None:
             self._busy = False
-            if not self.stream.closed:
-                then(result)
 
         waiting.addCallback(came)
         if not self._busy:

@@ -32,7 +32,8 @@ from buildapi.errors import Forbidden, Unavailable
 from buildapi.mq.bus import Bus
 from buildapi.mq.stream import Stream
 from buildapi.www import envelope
-from buildapi.www.connection import Outbox, Sockets
+from buildapi.www.connection import Sockets
+from buildapi.www.outbox import Outbox
 from buildapi.www.pump import Pump
 from buildapi.www.replies import refused_with, until_gone
 from buildapi.www.sse import Listen

@@ -27,14 +27,14 @@ code 4008: no event is dropped in silence. Followers of logs wait instead, they 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,7 +43,7 @@ from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS, Identity
 from buildapi.data.watches import Watches
 from buildapi.errors import BadRequest, BuildAPIError, Conflict, NotFound
-from buildapi.mq.buffer import Bounds, Slow
+from buildapi.mq.buffer import Slow
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
@@ -129,7 +129,6 @@ class Client:
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
         self._streams: dict[Sub, Streaming] = {}
-        self._turns = DeferredLock()
         self._closed = False
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
             "ping": self._ping,
@@ -195,16 +194,9 @@ class Client:
         """Fire when the client keeps up, or has gone."""
         return self._out.writable()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """
-        Let one stream after the other read a part and send it, as soon as the client keeps up.
-
-        Without turns all streams of a slow client would read on at once, and each hold a part.
-        """
-        async with self._turns:
-            await self._out.writable()
-            yield
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let one stream after the other read a part and send it."""
+        return self._out.turn()
 
     def _tell(self, key: str, event: Event) -> None:
         if self._data.gate.sees(self.identity, event):
@@ -273,7 +265,7 @@ class Client:
             since,
             log=_optional_text(frame, "log"),
             slow=_slow(frame),
-            bounds=Bounds(self._limits.subscription_messages, self._limits.subscription_bytes),
+            room=self._out.room,
             sees=lambda event: self._data.gate.sees(self.identity, event),
         )
         pump = Pump(

@@ -35,8 +35,11 @@ EVENTS = "/api/v2/events"
 class Source(EventSource):
     """A client of the stream."""
 
-    def __init__(self, api: BuildAPI, query: str = "", **headers: str) -> None:
+    def __init__(
+        self, api: BuildAPI, query: str = "", *, slow: bool = False, **headers: str
+    ) -> None:
         self.wire = Wire(api)
+        self.wire.slow = slow
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         super().__init__(self.wire, f"{EVENTS}{query}", given)
 
@@ -168,6 +171,23 @@ def test_a_slow_stream_has_everything_in_the_end() -> None:
 
     told = [one["seq"] for one in source.heard() if "seq" in one]
     assert told == [e["seq"] for e in events_of(api) if e["topic"].startswith("builder.")]
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_what_is_read_from_the_log_cuts_no_slow_stream(size: int) -> None:
+    """Though less may wait for a client than is read at a time."""
+    api = in_memory_api(Settings(limits=replace(Limits(), subscription_bytes=size)))
+    for number in range(30):
+        result_of(api.data.updates.findBuilderId(f"{number} {'x' * 30_000}"))
+    source = Source(api, "?topic=builder.%23&since=0", slow=True)
+    assert source.wire.waiting < 3 * Wire.FULL
+
+    source.wire.slow = False
+
+    told = [one["seq"] for one in source.heard() if one and "seq" in one]
+    assert told == [e["seq"] for e in events_of(api) if e["topic"].startswith("builder.")]
+    assert api.web is not None
+    assert api.web.streams.cut == 0
 
 
 def test_stored_text_of_several_lines_is_one_line_of_data() -> None:

@@ -219,7 +219,7 @@ async def test_a_reader_that_stops_gets_everything_when_it_reads_on(api: BuildAP
         await api.data.updates.appendLog(logid, LINE * 500)
     await api.data.updates.finishLog(logid)
     assert served.outbox.paused
-    assert served.outbox._waiting_bytes < 400_000
+    assert served.outbox.waiting_bytes < 400_000
     assert len(served.transport._tempDataBuffer) < 10
 
     socket.transport.resumeProducing()

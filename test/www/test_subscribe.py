@@ -228,6 +228,44 @@ def test_a_slow_client_gets_everything_in_the_end(slowly: type[Slowly]) -> None:
     assert seqs == [e.seq for e in logged(kit.api) if e.topic.startswith("builder.")]
 
 
+@pytest.mark.parametrize("size", [1_000, 100_000, 200_000])
+def test_what_is_read_from_the_log_cuts_no_slow_client(slowly: type[Slowly], size: int) -> None:
+    """Not even where less may wait than is read at a time, or than one event has."""
+    kit = slowly(subscription_bytes=size)
+    kit.builds(30)
+    kit.wire.slow = True
+    for sub in (1, 2):
+        kit.ws.send({"cmd": "subscribe", "topic": "builder.#", "since": 0, "_id": sub})
+    kit.builds(5)
+    assert kit.wire.waiting < 3 * Wire.FULL
+    assert sum(stream.waiting_bytes for stream in kit.api.mq.streams) < size + len(LONG) * 4
+
+    kit.wire.slow = False
+    kit.ws.sync()
+
+    stored = [e.seq for e in logged(kit.api) if e.topic.startswith("builder.")]
+    for sub in (1, 2):
+        frames = [frame for frame in kit.ws.frames if frame.get("sub") == sub]
+        assert [frame["seq"] for frame in frames if "seq" in frame] == stored
+    assert kit.ws.ended is None
+
+
+def test_the_streams_of_a_client_share_what_may_wait_for_it(slowly: type[Slowly]) -> None:
+    """To subscribe often is not to get more memory."""
+    kit = slowly(subscription_bytes=500_000)
+    for _ in range(4):
+        kit.ws.ask("subscribe", topic="builder.#")
+    kit.wire.slow = True
+    waited = 0
+    for _ in range(20):
+        kit.builds(1)
+        now = sum(stream.waiting_bytes for stream in kit.api.mq.streams)
+        waited = max(waited, now)
+
+    assert 200_000 < waited <= 500_000
+    assert kit.ws.ended is None
+
+
 def test_a_slow_client_may_want_the_latest_only(slowly: type[Slowly]) -> None:
     """And hears what is not coming."""
     kit = slowly(subscription_messages=5)
