@@ -91,6 +91,12 @@ class Server:
         "https://*.example.org. Empty: none.",
     )
     access_log: bool = setting(False, "Log a line for every request.")
+    deflate: bool = setting(
+        False,
+        "Compress what WebSockets are told, where the client offers it (permessage-deflate); all "
+        "browsers do. Good for slow networks; on others it costs more time than it saves, as to "
+        "compress an event takes longer than to tell it to ten clients.",
+    )
     stop_deadline_s: Span = setting(
         10.0, "Seconds that accepted work may still take when the server is stopped."
     )
@@ -191,7 +197,14 @@ class Limits:
         "changed, in bytes. 0: none.",
     )
     request_bytes: Count = setting(1_048_576, "Size of the largest request body that is read.")
-    frame_bytes: Count = setting(65_536, "Size of the largest WebSocket message that is read.")
+    frame_bytes: Count = setting(
+        65_536, "Size of the largest WebSocket message that is read, after decompression."
+    )
+    deflate_window_bits: Annotated[int, Field(ge=9, le=15)] = setting(
+        12,
+        "Size of the windows of server.deflate: so many bits, so 4 kB with 12. A larger one "
+        "compresses better, and takes more time and memory.",
+    )
     watches: Count = setting(100, "Queries that one WebSocket can watch.")
     watch_rows: Count = setting(10_000, "Rows of one watched query.")
     watch_bytes: Count = setting(4_194_304, "Bytes of the rows of one watched query.")

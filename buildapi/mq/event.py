@@ -51,8 +51,8 @@ class Event:
         return b'{"seq":%d,"topic":%b,"at":%b%b,"m":%b}' % (*head, keys, self.body)
 
     @cached_property
-    def frames(self) -> dict[int | str, bytes]:
-        """What was made of it for sockets, by the name of their stream."""
+    def frames(self) -> dict[int | str | tuple[int | str, int], bytes]:
+        """What was made of it for sockets, by the name of their stream and its compression."""
         return {}
 
     @cached_property

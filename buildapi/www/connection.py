@@ -23,7 +23,7 @@ from buildapi.errors import BuildAPIError
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.settings import Settings
-from buildapi.www import straight
+from buildapi.www import deflate, straight
 from buildapi.www.admission import Admission
 from buildapi.www.cors import Cors, own_origin
 from buildapi.www.hub import Hubs
@@ -44,6 +44,8 @@ class Socket(WebSocketServerProtocol):
     factory: Any
     transport: Any
     client: Client | None = None
+    # The window of compression in bits, if the client has agreed to it.
+    bits: int | None = None
     # Frees the place that was taken at the handshake.
     leave: Callable[[], None] | None = None
 
@@ -58,6 +60,8 @@ class Socket(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         """Begin: from now on the transport tells when the client reads slowly."""
+        if self._perMessageCompress is not None:
+            self.bits = self._perMessageCompress.server_max_window_bits
         limits = self.factory.settings.limits
         self.outbox = Outbox(self._write, self._too_slow, room_of(limits), self._write_events)
         self.client = Client(
@@ -77,6 +81,10 @@ class Socket(WebSocketServerProtocol):
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: ARG002  answered alike
         """Pass a frame on."""
+        extension: Any = self._perMessageCompress
+        if extension is not None:
+            # Nothing of a message serves for the next one; autobahn would keep its window.
+            extension._decompressor = None  # noqa: SLF001  it has no other way
         if self.client is not None:
             self.client.received(payload)
 
@@ -116,20 +124,23 @@ class Socket(WebSocketServerProtocol):
         if self.state == WebSocketProtocol.STATE_OPEN:
             # Not sendMessage, which holds what we send to the limit for what clients send, nor
             # sendFrame, which composes a line for the log of every frame.
-            straight.write(self.transport, self.factory.prepareMessage(payload).payloadHybi)
+            straight.write(self.transport, self.factory.framed(payload, self.bits))
 
     def _write_events(self, events: list[Event], sub: Sub) -> int:
         if self.state != WebSocketProtocol.STATE_OPEN:
             return 0
         # Not sendPreparedMessage, for the same reason.
-        frames = b"".join([event.frames.get(sub) or self._framed(event, sub) for event in events])
+        name = sub if self.bits is None else (sub, self.bits)
+        frames = b"".join(
+            [event.frames.get(name) or self._framed(event, sub, name) for event in events]
+        )
         straight.write(self.transport, frames)
         return len(frames)
 
-    def _framed(self, event: Event, sub: Sub) -> bytes:
-        frame: bytes = self.factory.prepareMessage(event_frame(event, sub)).payloadHybi
+    def _framed(self, event: Event, sub: Sub, name: Sub | tuple[Sub, int]) -> bytes:
+        frame: bytes = self.factory.framed(event_frame(event, sub), self.bits)
         if len(event.frames) < MOST_FRAMES:
-            event.frames[sub] = frame
+            event.frames[name] = frame
         return frame
 
     def _too_slow(self, reason: str = "this client reads too slowly; connect again") -> None:
@@ -195,6 +206,8 @@ class Sockets(WebSocketServerFactory):
         self.cut = 0
         self.closing: Deferred[None] | None = None
         self._cors = cors
+        # The last text that was to be compressed, and what became of it.
+        self._deflated: tuple[bytes, int, bytes | None] = (b"", 0, None)
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
             maxMessagePayloadSize=settings.limits.frame_bytes,
             maxFramePayloadSize=settings.limits.frame_bytes,
@@ -207,6 +220,10 @@ class Sockets(WebSocketServerFactory):
             autoPingInterval=settings.limits.heartbeat_s,
             autoPingTimeout=settings.limits.heartbeat_s,
         )
+        if settings.server.deflate:
+            self.setProtocolOptions(  # type: ignore[no-untyped-call]
+                perMessageCompressionAccept=lambda offers: deflate.accepted(offers, settings.limits)
+            )
         self.startFactory()  # type: ignore[no-untyped-call]
         self.resource: IResource = WebSocketResource(self)
 
@@ -216,6 +233,17 @@ class Sockets(WebSocketServerFactory):
         # Whether we are behind TLS nobody has told us; no host has different pages on both.
         own = {own_origin(self.settings.server.base_url, host, secure=s) for s in (True, False)}
         return any(self._cors.allows(request.origin.encode(), one) for one in own)
+
+    def framed(self, payload: bytes, bits: int | None) -> bytes:
+        """Return the frame of a text.  bits: the window for its compression, if it is wanted."""
+        if bits is not None:
+            # All who follow a log are told the same, one after the other.
+            if self._deflated[:2] != (payload, bits):
+                self._deflated = (payload, bits, deflate.frame(payload, bits))
+            if self._deflated[2] is not None:
+                return self._deflated[2]
+        plain: bytes = self.prepareMessage(payload).payloadHybi
+        return plain
 
     def forget(self, socket: Socket) -> None:
         """Take note that a socket is closed."""

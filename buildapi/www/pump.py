@@ -157,7 +157,8 @@ class Pump:
             await stream.read_on()
             while stream.has_held:
                 await out.writable()
-                self._send(stream.held(SLICE_BYTES))
+                if not stream.closed:
+                    self._send(stream.held(SLICE_BYTES))
 
     def _send(self, items: list[Item] | list[Bookmark]) -> None:
         # What else there is comes before the events.
