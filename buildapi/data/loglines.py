@@ -177,6 +177,11 @@ class Lines:
             return orjson.dumps({**frame, "lines": pairs})[1:]
         return orjson.dumps({**frame, "content": self.content})[1:]
 
+    @cached_property
+    def frames(self) -> dict[bytes, bytes]:
+        """What was made of it for sockets, by how it begins there."""
+        return {}
+
     @property
     def content(self) -> str:
         """The text, as ``/contents`` has it."""

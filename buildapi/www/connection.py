@@ -37,6 +37,9 @@ GOING_AWAY = 1001
 # A client that doesn't answer our closing by then is cut off.
 CLOSE_WITHIN_S = 5
 
+# A frame that is kept for the next socket is no longer than that.
+MOST_KEPT = 2**18
+
 
 class Socket(WebSocketServerProtocol):
     """One connection: adapts autobahn to a ``Client``."""
@@ -206,8 +209,8 @@ class Sockets(WebSocketServerFactory):
         self.cut = 0
         self.closing: Deferred[None] | None = None
         self._cors = cors
-        # The last text that was to be compressed, and what became of it.
-        self._deflated: tuple[bytes, int, bytes | None] = (b"", 0, None)
+        # The last text with its frame: all who follow a log are told the same, one after the other.
+        self._framed: tuple[bytes, int | None, bytes] = (b"", -1, b"")
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
             maxMessagePayloadSize=settings.limits.frame_bytes,
             maxFramePayloadSize=settings.limits.frame_bytes,
@@ -236,14 +239,18 @@ class Sockets(WebSocketServerFactory):
 
     def framed(self, payload: bytes, bits: int | None) -> bytes:
         """Return the frame of a text.  bits: the window for its compression, if it is wanted."""
-        if bits is not None:
-            # All who follow a log are told the same, one after the other.
-            if self._deflated[:2] != (payload, bits):
-                self._deflated = (payload, bits, deflate.frame(payload, bits))
-            if self._deflated[2] is not None:
-                return self._deflated[2]
-        plain: bytes = self.prepareMessage(payload).payloadHybi
-        return plain
+        text, window, frame = self._framed
+        if text != payload or window != bits:
+            frame = self._frame(payload, bits)
+            if len(payload) <= MOST_KEPT:
+                self._framed = (payload, bits, frame)
+        return frame
+
+    def _frame(self, payload: bytes, bits: int | None) -> bytes:
+        found = None if bits is None else deflate.frame(payload, bits)
+        if found is None:
+            found = self.prepareMessage(payload).payloadHybi
+        return found
 
     def forget(self, socket: Socket) -> None:
         """Take note that a socket is closed."""

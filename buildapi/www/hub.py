@@ -7,6 +7,7 @@ slow, reads for himself until he has come to the end: nobody is waited for, and 
 
 The first line after a pause is looked for at once; while more come they are gathered for some
 milliseconds. A flag tells that there are some, not a queue: however many, one look is enough.
+When a thousand wait they are told in slices, between which the reactor does other work.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from buildapi.settings import Limits
 # The more have to be told, the longer lines are gathered: for so many, twice as long.
 FOLLOWERS_TO_DOUBLE = 200
 MOST_GATHERED_S = 0.05
+# So many are told in one turn of the reactor: that takes about a millisecond.
+TOLD_AT_ONCE = 100
 
 
 class Member(Protocol):
@@ -125,6 +128,9 @@ class Hub:
         # In the order in which they came.
         self._waiting: dict[Member, None] = {}
         self._looking: Deferred[Any] | None = None
+        self._telling: IDelayedCall | None = None
+        # From a look until all have been told of what it found.
+        self._busy = False
         self._again = False
         self._looked_at = float("-inf")
         self._timer: IDelayedCall | None = None
@@ -190,6 +196,8 @@ class Hub:
         self._cancel_timer()
         if self._looking is not None:
             self._looking.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
 
     def _hear(self, event: Event) -> None:
         self.heard += 1
@@ -202,7 +210,7 @@ class Hub:
             self._look_soon()
 
     def _look_soon(self, *, at_once: bool = False) -> None:
-        if self._looking is not None:
+        if self._busy:
             self._again = True
             return
         wait_s = 0.0 if at_once else self._looked_at + self._gathered_s() - self._now()
@@ -231,6 +239,7 @@ class Hub:
 
     def _look(self) -> None:
         self._cancel_timer()
+        self._busy = True
         self._again = False
         self._looked_at = self._now()
         try:
@@ -250,9 +259,26 @@ class Hub:
         self._looking = None
         self._place = found.place
         self._total = found.total
-        for member in list(self._waiting):
-            if member in self._waiting and not member.take(found):
-                self.forget(member)
+        self._tell(found, list(self._waiting))
+
+    def _tell(self, found: Growth, members: list[Member]) -> None:
+        """Tell these, who may have left, some now and the others in the next turns."""
+        self._telling = None
+        try:
+            for member in members[:TOLD_AT_ONCE]:
+                if member in self._waiting and not member.take(found):
+                    self.forget(member)
+        except Exception:  # noqa: BLE001  whatever it is, those who wait get it
+            self._failed(Failure())
+            return
+        rest = members[TOLD_AT_ONCE:]
+        if rest and self._waiting:
+            self._telling = self._hubs.clock.callLater(0, self._tell, found, rest)
+        else:
+            self._told(found)
+
+    def _told(self, found: Growth) -> None:
+        self._busy = False
         if not self._waiting:
             return
         if not found.at_end:
@@ -262,6 +288,7 @@ class Hub:
 
     def _failed(self, failure: Failure) -> None:
         self._looking = None
+        self._busy = False
         waiting, self._waiting = self._waiting, {}
         for member in waiting:
             member.release(failure)

@@ -14,6 +14,7 @@ from buildapi.errors import BadRequest
 from buildapi.settings import Limits
 from buildapi.www.follow import Follower, Target, target
 from buildapi.www.hub import Hubs
+from buildapi.www.pump import MOST_FRAMES
 
 
 class Sink(Protocol):
@@ -54,8 +55,13 @@ class Frames:
         """Do nothing: it goes on."""
 
     def lines(self, lines: Lines) -> None:
-        """Send a frame of which only the beginning is made for this follower."""
-        self._sink.send_bytes(self._opening + lines.members)
+        """Send a frame, which is made once for all whose frames begin alike."""
+        frame = lines.frames.get(self._opening)
+        if frame is None:
+            frame = self._opening + lines.members
+            if len(lines.frames) < MOST_FRAMES:
+                lines.frames[self._opening] = frame
+        self._sink.send_bytes(frame)
 
     def end(self, num_lines: int) -> None:
         """Send the last frame."""

@@ -20,6 +20,9 @@ from buildapi.db.transaction import Tx
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
 from buildapi.testing import WebSocketClient, Wire, a_log, a_step, in_memory_api, result_of
+from buildapi.www import hub
+from buildapi.www.connection import Sockets
+from buildapi.www.follow import Follower
 from buildapi.www.hub import Hub
 
 LINE = "x" * 1023 + "\n"
@@ -608,6 +611,84 @@ def test_followers_at_the_end_share_what_is_read_and_made(
     assert len(reads) == 1
     assert len(made) == 1
     assert all(text_of(client, sub) == "a\nb\n" for client in clients for sub in range(5))
+
+
+def test_who_calls_a_stream_alike_gets_the_same_frame(
+    api: BuildAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made once for all sockets."""
+    logid = result_of(a_log(api))
+    clients = [WebSocketClient(Wire(api)) for _ in range(10)]
+    for client in clients:
+        follow(client, "s", logid=logid)
+    made: list[Any] = []
+    monkeypatch.setattr(Sockets, "prepareMessage", _counted(Sockets.prepareMessage, made))
+
+    append(api, logid, "a\n")
+
+    assert len(made) == 1
+    assert all(text_of(client, "s") == "a\n" for client in clients)
+
+
+@pytest.fixture
+def crowd(api: BuildAPI, monkeypatch: pytest.MonkeyPatch) -> list[WebSocketClient]:
+    """Return followers of log 1, of whom two are told in one turn of the reactor."""
+    monkeypatch.setattr(hub, "TOLD_AT_ONCE", 2)
+    logid = result_of(a_log(api))
+    clients = [WebSocketClient(Wire(api)) for _ in range(5)]
+    for client in clients:
+        follow(client, "s", logid=logid)
+    return clients
+
+
+def test_a_crowd_is_told_in_slices(api: BuildAPI, crowd: list[WebSocketClient]) -> None:
+    """Other work comes in between; each has every line once, also those that come meanwhile."""
+    append(api, 1, "a\n")
+    assert [len(of(client, "s")) for client in crowd] == [1, 1, 0, 0, 0]
+
+    append(api, 1, "b\n")
+    result_of(api.data.updates.finishLog(1))
+    for _ in range(10):
+        api.reactor.advance(0)
+
+    assert all(text_of(client, "s") == "a\nb\n" for client in crowd)
+    assert all("end" in client.frames[-1] for client in crowd)
+
+
+def test_who_leaves_before_his_turn_is_not_told(
+    api: BuildAPI, crowd: list[WebSocketClient]
+) -> None:
+    """The others are, and nothing is left to be done when all have gone."""
+    append(api, 1, "a\n")
+    crowd[2].ask("unsubscribe", sub="s")
+    api.reactor.advance(0)
+    assert [len(of(client, "s")) for client in crowd] == [1, 1, 0, 1, 1]
+
+    append(api, 1, "b\n")
+    for client in (*crowd[:2], *crowd[3:]):
+        client.ask("unsubscribe", sub="s")
+    api.reactor.advance(0)
+
+    assert [len(of(client, "s")) for client in crowd] == [2, 2, 0, 1, 1]
+
+
+def test_a_fault_in_a_later_slice_ends_the_streams_of_all_who_wait(
+    api: BuildAPI,
+    crowd: list[WebSocketClient],
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[LogEvent],
+) -> None:
+    """None of them waits for lines that will never come."""
+    append(api, 1, "a\n")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Follower, "take", fail)
+    api.reactor.advance(0)
+
+    assert [of(client, "s")[-1].get("code") for client in crowd] == [500] * 5
+    logged.clear()
 
 
 def _counted(function: Any, calls: list[Any]) -> Any:
