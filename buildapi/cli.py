@@ -44,6 +44,7 @@ from buildapi.docs.files import FILES
 from buildapi.errors import BuildAPIError
 from buildapi.service import BuildAPI
 from buildapi.settings import SECTIONS, Declaration, Settings, declarations, load
+from buildapi.www.openfiles import raise_limit
 
 Function = Callable[..., Any]
 
@@ -112,6 +113,7 @@ def serve(settings: Settings, verbose: bool) -> None:
         [LogLevelFilterPredicate(LogLevel.info if verbose else LogLevel.warn)],
     )
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    raise_limit()
     react(_serve, [settings])
 
 

@@ -43,7 +43,8 @@ from buildapi.mq.history import Extent, replaced
 from buildapi.settings import Settings
 from buildapi.www.app import Web
 from buildapi.www.channel import Site
-from buildapi.www.listening import is_loopback
+from buildapi.www.listening import is_loopback, with_room
+from buildapi.www.openfiles import shortage
 
 # What each part of the service has at least to come to its end.
 LEAST_S = 1.0
@@ -190,9 +191,11 @@ class BuildAPI(MultiService):
             self.masterid = found[0]["masterid"] if found else None
 
     async def _listening(self, description: str, site: Site) -> IListeningPort:
+        if (sentence := shortage(self.settings.limits)) is not None:
+            _log.warn(sentence)
         try:
             listening: Deferred[IListeningPort]
-            listening = serverFromString(self.reactor, description).listen(site)
+            listening = serverFromString(self.reactor, with_room(description)).listen(site)
             return await listening
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError

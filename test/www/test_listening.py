@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildapi.www.listening import is_loopback
+from buildapi.www.listening import is_loopback, with_room
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,18 @@ def test_these_take_connections_from_this_machine_only(description: str) -> None
 def test_of_these_nobody_can_say_so(description: str) -> None:
     """Whether they are open, stand behind a proxy, or are no description at all."""
     assert not is_loopback(description)
+
+
+@pytest.mark.parametrize("description", ["tcp:8010", "tcp6:port=8010", "ssl:8010", "unix:/run/x"])
+def test_many_may_knock_at_once(description: str) -> None:
+    """All clients come again when a server is back."""
+    assert with_room(description) == f"{description}:backlog=1024"
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["tcp:8010:backlog=7", "tcp:8010:127.0.0.1:7", "systemd:domain=INET:index=0", "\\"],
+)
+def test_what_an_operator_says_of_the_queue_counts(description: str) -> None:
+    """Nothing is added to it, nor to what has no such queue or can't be read."""
+    assert with_room(description) == description
