@@ -10,10 +10,14 @@ What ``scripts/bench`` measures, and how: figures of buildapi beside its peers, 
     orders     send them from outside
     load       requests per second, by wrk or by our own client
     follower   how long a line takes from its append to a reader
+    crowd      the same for many followers of one log
+    delays     what both of them note
+    sockets    a WebSocket client that costs little
     audience   many WebSockets that are told the same events
     publishing events per second of a bus alone
     catalog    what is read, and what is aimed at
-    measure    the chapters: REST, reads of every kind, a busy server, appends, follower
+    measure    the chapters: REST, reads of every kind, a busy server, appends
+    following  the chapters on a log that grows: one follower, a thousand
     streams    the chapters on events: the bus, many WebSockets, who comes back
     report     one table, with the aims and what became of them
 

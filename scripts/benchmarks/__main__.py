@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import databases, measure, report, servers, setup, streams
+from benchmarks import databases, following, measure, report, servers, setup, streams
 from benchmarks.databases import Data
 from benchmarks.measure import Effort, Results
 from benchmarks.processes import DidNotStart, Processes, processes
@@ -23,7 +23,8 @@ CHAPTERS = {
     "reads": measure.all_reads,
     "busy": measure.busy,
     "appends": measure.appends,
-    "follower": measure.followers,
+    "follower": following.followers,
+    "crowd": following.crowds,
     "bus": streams.bus,
     "fanout": streams.fanout,
     "returning": streams.returning,
@@ -116,7 +117,7 @@ def _measure(
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
     casts["bus"] = ()
-    casts["returning"] = ("embedder",)
+    casts["returning"] = casts["crowd"] = ("embedder",)
     casts["follower"] = casts["fanout"] = casts["appends"]
     casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
     casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))

@@ -26,28 +26,11 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 
-from benchmarks.appender import stamp
+from benchmarks.delays import Delays
 from benchmarks.figures import percentile
-
-NS_PER_MS = 1e6
 
 # Twisted's readBody misses a method on the connections of Twisted's own pool.
 warnings.filterwarnings("ignore", message="Using readBody with a transport")
-
-
-class Delays:
-    """The delays of the lines that have come, which must be all lines, in order, none twice."""
-
-    def __init__(self) -> None:
-        self.ms: list[float] = []
-
-    def take(self, content: str, now_ns: int) -> None:
-        """Add the lines of one frame."""
-        for text in content.splitlines():
-            number, moment_ns = stamp(text)
-            if number != len(self.ms):
-                raise ValueError(f"line {number} came instead of line {len(self.ms)}")
-            self.ms.append((now_ns - moment_ns) / NS_PER_MS)
 
 
 class Follower(WebSocketClientProtocol):

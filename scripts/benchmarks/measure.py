@@ -1,5 +1,5 @@
 """
-The chapters of a run: REST, reads of every kind, a busy server, durable appends, followers.
+The chapters of a run: REST, reads of every kind, a busy server, durable appends.
 
 A chapter takes the servers that run and returns what it measured as plain data; what must be right
 it checks, and adds a sentence to ``wrong`` if it is not.
@@ -7,10 +7,7 @@ it checks, and adds a sentence to ``wrong`` if it is not.
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,7 +26,6 @@ CONNECTIONS = (1, 16, 64)
 READERS = 16
 PRODUCERS = 20
 APPENDS = 10_000
-PACES = (50, 500)
 SAMPLES = 20
 # While heavy requests run: connections that ask for each of them, and for the cheap one.
 HEAVY, CHEAP = 2, 4
@@ -68,6 +64,7 @@ class Results:
     heavy: dict[str, list[Rate]] = field(default_factory=dict)
     appends: dict[tuple[str, bool], list[dict[str, Any]]] = field(default_factory=dict)
     followers: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    crowds: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     bus: dict[str, list[float]] = field(default_factory=dict)
     returning: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     stalled: dict[str, float] = field(default_factory=dict)
@@ -280,40 +277,3 @@ def _misstored(server: Server, logs: Mapping[str, int]) -> Iterable[str]:
         (chunk,) = server.get(f"/api/v2/logs/{logid}/contents")["logchunks"]
         if chunk["content"] != wanted or log["num_lines"] != lines:
             yield f"{server.name}: log {logid} does not hold its {lines} lines once and in order"
-
-
-def followers(
-    servers: Sequence[Server], running: Processes, effort: Effort, results: Results
-) -> Iterator[str]:
-    """Measure how late a follower has the lines.  Yields what is being done."""
-    for per_second in PACES:
-        for server in servers:
-            yield f"follower, {server.name}, {per_second} appends/s"
-            server.fresh(running, ROW.replace("{id}", "1"))
-            results.followers[server.name, per_second] = _follow(server, effort, per_second)
-
-
-def _follow(server: Server, effort: Effort, per_second: int) -> dict[str, Any]:
-    assert server.orders_port
-    logid = order(server.orders_port, "open", buildid=effort.builds)["logid"]
-    kind = "buildbot" if server.name == "buildbot" else "buildapi"
-    argv = [sys.executable, "-m", "benchmarks.follower", kind, str(server.port), str(logid)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as follower:
-        try:
-            assert follower.stdout
-            if follower.stdout.readline() != "following\n":
-                raise RuntimeError(f"{server.name} can't be followed")
-            paced = order(
-                server.orders_port,
-                "pace",
-                logid=logid,
-                per_second=per_second,
-                seconds=effort.pace_s,
-            )
-            output, _ = follower.communicate(timeout=60)
-        finally:
-            follower.kill()
-    seen: dict[str, Any] = json.loads(output)
-    if seen["lines"] != paced["appends"]:
-        raise RuntimeError(f"{server.name}: {seen['lines']} of {paced['appends']} lines came")
-    return seen | {"reached_per_second": paced["appends"] / paced["seconds"]}

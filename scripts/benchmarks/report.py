@@ -11,8 +11,9 @@ from typing import Any
 
 from benchmarks.catalog import LIST, ROW, reads
 from benchmarks.figures import median
+from benchmarks.following import CROWD, PACES
 from benchmarks.load import generator
-from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, PACES, READERS, Effort, Results
+from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, READERS, Effort, Results
 from benchmarks.setup import BUILDBOT
 from benchmarks.streams import AUDIENCES, MISSED, PACE, STALLED
 
@@ -140,6 +141,9 @@ def chapters(results: Results, builds: int) -> list[Chapter]:
     if results.followers:
         title = "Follower, ms from append to the line at the client"
         found.append(Chapter(title, list(_followers(results))))
+    if results.crowds:
+        title = f"{CROWD:,} followers of one log, ms from append to the line at each"
+        found.append(Chapter(title, list(_crowds(results))))
     if results.bus:
         title = "Bus, events published per second of processor time, by subscribers"
         found.append(Chapter(title, list(_bus(results))))
@@ -249,10 +253,26 @@ def _appends(results: Results) -> Iterator[Figure]:
 def _followers(results: Results) -> Iterator[Figure]:
     for per_second in PACES:
         found = [results.followers.get((one, per_second), {}) for one in MASTERS]
+        for what, most in (("p50", 5), ("p99", 25)):
+            title = f"  {per_second} appends/s wanted, {what}"
+            aims = (Aim(most, "at_most"),) if per_second == PACES[-1] else ()
+            values = [one.get(f"{what}_ms") for one in found]
+            yield Figure(title, values, aims, lower_is_better=True)
+        yield Figure("    appends/s reached", [one.get("reached_per_second") for one in found])
+
+
+def _crowds(results: Results) -> Iterator[Figure]:
+    for per_second in PACES:
+        found = results.crowds.get((MASTERS[0], per_second), {})
         for what in ("p50", "p99"):
             title = f"  {per_second} appends/s wanted, {what}"
-            yield Figure(title, [one.get(f"{what}_ms") for one in found], lower_is_better=True)
-        yield Figure("    appends/s reached", [one.get("reached_per_second") for one in found])
+            yield Figure(title, [found.get(f"{what}_ms")], lower_is_better=True)
+        for what, title in (
+            ("reached_per_second", "    appends/s reached"),
+            ("lines_per_frame", "    lines in a frame"),
+            ("cpu_us", "    processor time of the server for a frame, µs"),
+        ):
+            yield Figure(title, [found.get(what)], lower_is_better=what == "cpu_us")
 
 
 def _bus(results: Results) -> Iterator[Figure]:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.audience import Client
 from benchmarks.catalog import ROW
 from benchmarks.measure import Effort, Results
 from benchmarks.orders import order
 from benchmarks.processes import Processes
 from benchmarks.servers import Server
+from benchmarks.sockets import Client
 
 EVENTS = 100_000
 AUDIENCES = (100, 1_000)
