@@ -21,9 +21,16 @@ from email.message import Message
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+import psycopg
+import pymysql
 import pytest
+
+from buildapi.db.tables import metadata
+
+if TYPE_CHECKING:
+    from test.servers import Server
 
 CONTRACT = Path(__file__).parents[1] / "contract"
 # Far above what any answer takes: who waits so long waits for ever.
@@ -109,6 +116,28 @@ def spoiled_sample(path: Path, seed: int = 0, every: int = 4) -> Path:
             _spoil(connection, table, chosen, every)
         connection.commit()
     return path
+
+
+# A server looks more closely at what it stores: of the values, those that some columns take.
+STORABLE = [value for value in VALUES if not value.startswith(("x'", "cast", "char", "hex", "9e"))]
+SPOIL = {
+    "PostgreSQL": "UPDATE {0} SET {1} = {2} WHERE ctid IN"
+    " (SELECT ctid FROM {0} ORDER BY random() LIMIT {3})",
+    "MariaDB": "UPDATE IGNORE {0} SET {1} = {2} ORDER BY RAND() LIMIT {3}",
+}
+
+
+def spoil(server: Server, url: str, seed: int) -> None:
+    """Put wrong values into every column of a database that is no key, each in some rows."""
+    chosen = random.Random(seed)
+    columns = [(t.name, c.name) for t in metadata.sorted_tables for c in t.c if not c.primary_key]
+    with server.session(url) as run:
+        for table, column in columns:
+            ((rows,),) = run(f"SELECT count(*) FROM {table}")
+            for value in chosen.sample(STORABLE, 5):
+                # What its type, NOT NULL or UNIQUE refuses stays as it is.
+                with suppress(psycopg.Error, pymysql.Error):
+                    run(SPOIL[server.title].format(table, column, value, 1 + rows // 20))
 
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
@@ -214,6 +243,21 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("spoiled")
     database = spoiled_sample(folder / "sample.sqlite", Limits().seed)
     yield from _served(folder, "--db", f"sqlite:///{database}")
+
+
+@pytest.fixture(scope="session", params=["postgresql", "mariadb"])
+def spoiled_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Target]:
+    """Serve the sample on a database server, spoiled as far as such a server lets it be."""
+    server: Server = request.getfixturevalue(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    sample, url = unpacked_sample(folder / "sample.sqlite"), server.fresh_database()
+    copy = ["db", "copy", "--from", f"sqlite:///{sample}", "--to", url]
+    subprocess.run([sys.executable, "-m", "buildapi", *copy], check=True, capture_output=True)
+    spoil(server, url, Limits().seed)
+    yield from _served(folder, "--db", url)
+    server.drop(url)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -31,6 +32,8 @@ from buildapi.data.values import OPERATORS
 
 if TYPE_CHECKING:
     from test.fuzz.conftest import Answer, Target
+
+Test = Callable[..., None]
 
 # The decorators need them before there are fixtures.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3000"))
@@ -336,26 +339,48 @@ def last_words(answer: Answer) -> bool:
     return answer.cut or no_http or answer.status in (405, 414, 426)
 
 
-@hypothesis.seed(SEED)
-@settings(
-    max_examples=EXAMPLES,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate, Phase.shrink),
-    print_blob=True,
-)
-@given(numbers=st.lists(st.integers(0, 2**64 - 1), min_size=4, max_size=6))
+def thoroughly(examples: int) -> Callable[[Test], Test]:
+    """Run a test with so many lists of numbers, each of which chooses a request."""
+
+    def decorate(test: Test) -> Test:
+        wrapped = given(numbers=st.lists(st.integers(0, 2**64 - 1), min_size=4, max_size=6))(test)
+        tried = settings(
+            max_examples=examples,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink),
+            print_blob=True,
+        )
+        return hypothesis.seed(SEED)(tried(wrapped))
+
+    return decorate
+
+
+@thoroughly(EXAMPLES)
 def test_every_request_is_answered(spoiled: Target, numbers: list[int]) -> None:
     """One after the other on one connection, without waiting for the answers."""
+    tried(spoiled, numbers)
+
+
+@thoroughly(EXAMPLES // 4)
+def test_every_request_is_answered_from_a_server(
+    spoiled_server: Target, numbers: list[int]
+) -> None:
+    """PostgreSQL and MariaDB are asked by other threads, and fail in other words."""
+    tried(spoiled_server, numbers)
+
+
+def tried(target: Target, numbers: list[int]) -> None:
+    """Send the requests that the numbers choose, and judge the answers."""
     sent = [Chooser(number).request() for number in numbers]
     last = len(sent) - 1
     data = [(one.method, one.rendered(last=at == last)) for at, one in enumerate(sent)]
 
-    answers = spoiled.ask(data)
+    answers = target.ask(data)
 
     note(f"sent: {sent}")
     assert answers, "it closed the connection without a word"
     assert len(answers) == len(sent) or last_words(answers[-1])
     for request, answer in zip(sent, answers, strict=False):
         judge(request, answer)
-    assert not re.search("#(critical|error)|Traceback", complaint := spoiled.complaint()), complaint
+    assert not re.search("#(critical|error)|Traceback", complaint := target.complaint()), complaint
