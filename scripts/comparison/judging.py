@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 sys.path.append(str(Path(__file__).parents[2] / "test" / "contract" / "reference"))
 
@@ -82,14 +82,14 @@ class Judge:
 
         Buildbot leaves requests out whose build set has no source stamp: those lists are ours.
         """
-        known = path in self.model.full
-        if not known:
+        plain = _plain(path)
+        if plain not in self.model.full:
             ours = path.partition("?")[0].endswith("buildrequests")
             whole = self._whole(self.ours if ours else self.reference, path)
             if whole["key"] is None:
                 return None
-            self.model.full[path] = whole["key"], whole["items"]
-        items: list[dict[str, Any]] = self.model.full[path][1]
+            self.model.full[plain] = whole["key"], whole["items"]
+        items: list[dict[str, Any]] = self.model.full[plain][1]
         return items
 
     def judge(self, asked: Question) -> Verdict:
@@ -99,7 +99,7 @@ class Judge:
             "id": 0,
             "cat": asked.category,
             "method": asked.method,
-            "path": API + asked.path,
+            "path": API + _plain(asked.path),
             "request_headers": asked.headers,
             "body": asked.body,
             "response": answer,
@@ -107,8 +107,8 @@ class Judge:
         expected, rule = replay.plan(record, self.model)
         got = self._answer(self.ours, asked)
         verdict, why = replay.compare(expected, got)
-        if rule == "limit-zero" and '"content":""' in replay.canon(got.get("json")):
-            # The kit takes the path's second element for the id of a log.
+        if rule == "limit-zero" and "/contents?" in asked.path and got["status"] == OK:
+            # The kit takes the path's second element for the id of a log, and cuts no fields.
             return Verdict(asked, True, "", rule, got["status"])
         if verdict == "bad" and (known := self._known(asked, answer, got)):
             return Verdict(asked, True, "", known, got["status"])
@@ -155,6 +155,13 @@ class Judge:
             # Which ids are next depends on what was done before; whose they are does not.
             found["json"]["result"] = ["bsid", sorted(result[1])]
         return found
+
+
+def _plain(path: str) -> str:
+    """Return a path, with its query, as the kit's rules read it: nothing is escaped needlessly."""
+    place, mark, query = path.partition("?")
+    words = [unquote(word, errors="surrogateescape") for word in place.split("/")]
+    return "/".join(quote(word, safe="", errors="surrogateescape") for word in words) + mark + query
 
 
 def _missing_parent(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:

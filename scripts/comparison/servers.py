@@ -21,6 +21,8 @@ from benchmarks.setup import FOLDER, ROOT, buildbot_venv
 from comparison.rows import fill
 
 SYSTEMS = {"sqlite": "", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+# Names that differ in case or blanks only are different here.
+COLLATIONS = {"mariadb": "utf8mb4_nopad_bin"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _server(system: str) -> Iterator[str | None]:
     modules = importlib.import_module("conftest").loaded()
     server = getattr(modules[f"test.{system}"], SYSTEMS[system])()
     try:
-        yield server.fresh_database()
+        yield server.fresh_database(COLLATIONS.get(system))
     finally:
         server.close()
 
