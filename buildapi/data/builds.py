@@ -287,7 +287,7 @@ def store_properties(tx: Tx, buildid: int, properties: Mapping[str, Stored]) -> 
     for name, it in changed.items():
         if name in there:
             key = {"buildid_": buildid, "name_": name}
-            tx.run(_RESET, {**key, "text": it.text, "source_": it.source})
+            tx.run(_RESET, {**key, "text": it.text, "source_": it.source}, only=buildid)
         else:
             tx.insert_later(build_properties, (buildid, name, it.text, it.source))
     return changed

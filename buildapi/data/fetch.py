@@ -241,9 +241,12 @@ class Plain(Resource, ABC):
     A resource type whose rows are not a SELECT.
 
     tables: all that its rows depend on, whatever the path; beside what never changes.
+    owners: by path that names it by its id, the type of the one object that its rows belong to, and
+    the only tables that they depend on for who may see everything, with nothing but its rows.
     """
 
     tables: ClassVar[frozenset[str]] = frozenset()
+    owners: ClassVar[Mapping[str, tuple[type[Resource], frozenset[str]]]] = {}
 
     @classmethod
     @abstractmethod

@@ -112,7 +112,7 @@ def release_work(tx: Tx, masterid: int) -> None:
     for (buildid,) in tx.rows(_BUILDS, {"masterid": masterid}):
         finish_build(tx, buildid, RETRY)
     for (brid,) in tx.rows(_CLAIMS, {"masterid": masterid}):
-        tx.run(_UNCLAIM, {"brid_": brid})
+        tx.run(_UNCLAIM, {"brid_": brid}, only=brid)
         tx.emit(BuildRequest, brid, "unclaimed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -192,6 +193,9 @@ class LogChunk(Plain):
 
     plural = "logchunks"
     tables = frozenset({"builders", "builds", "logchunks", "logs", "steps"})
+    owners = MappingProxyType(
+        {"logs/n:logid/contents": (Log, frozenset({"logchunks", "logs"}))},
+    )
     parent = Log
     one = (
         "logs/n:logid/contents",

@@ -259,7 +259,7 @@ def _replace(tx: Tx, logid: int, number: int, new: Chunk) -> None:
     Put one chunk in the place of those that hold its lines; Conflict unless they are ``number``.
     """
     lines = {"logid_": logid, "first": new.first_line, "last": new.last_line}
-    if tx.run(_DROP, lines) != number:
+    if tx.run(_DROP, lines, only=logid) != number:
         raise Conflict(f"log {logid} was compressed by somebody else meanwhile")
     tx.insert_later(logchunks, (logid, new.first_line, new.last_line, new.content, new.compressed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +32,8 @@ _TABLES = frozenset(
         *("changes", "change_files", "change_properties", "sourcestamps", "patches"),
     }
 )
+
+_OWNED = (Build, frozenset({"build_properties", "builds"}))
 
 _OF_BUILD = sa.select(
     build_properties.c.name, build_properties.c.value, build_properties.c.source
@@ -91,6 +94,7 @@ class Properties(Plain):
 
     plural, singular = "properties", "sourcedproperties"
     tables = _TABLES
+    owners = MappingProxyType({"builds/n:buildid/properties": _OWNED})
     one = (
         "builds/n:buildid/properties",
         "builders/n:builderid/builds/n:build_number/properties",
@@ -116,6 +120,7 @@ class Property(Plain):
 
     plural, singular = "_properties", "_property"
     tables = _TABLES
+    owners = MappingProxyType({"builds/n:buildid/property_list": _OWNED})
     many = (
         "builds/n:buildid/property_list",
         "buildsets/n:bsid/properties_list",

@@ -11,6 +11,8 @@ What is proved, so that a batch costs nobody SQL whom it cannot concern:
   that table: they were none of its rows before, and are none now. Which parent a row has, the
   batch's events tell, as they show the whole object; of a row without one it is not known, and
   everybody looks again.
+- Rows that only belong to a row of another table, as properties do to a build, concern who asks
+  for that row; where that is to be seen from the SQL.
 - That holds where the SQL reads the table once: else it may look at other rows, too.
 """
 
@@ -25,6 +27,8 @@ import sqlalchemy as sa
 from buildapi.data.fetch import Ask, Plain
 from buildapi.data.schema import Resource
 from buildapi.db.groupcommit import Committed
+from buildapi.db.tables import metadata
+from buildapi.db.transaction import owner
 from buildapi.mq.event import Event
 
 T = TypeVar("T")
@@ -62,7 +66,35 @@ def tables(ask: Ask) -> frozenset[str]:
     return resource.tables
 
 
-def narrow(ask: Ask) -> Narrow | None:
+def narrowed(ask: Ask) -> Mapping[str, Narrow | None]:
+    """Return the tables that an answer depends on, with the rows to which it is confined there."""
+    resource, pattern = ask.match.route.resource, ask.match.route.pattern
+    if ask.plan is not None:
+        found = _narrow(ask)
+        return {table: found and _at(found, table, ask.plan.page.sql) for table in tables(ask)}
+    assert issubclass(resource, Plain)  # noqa: S101  only those have no plan
+    if pattern not in resource.owners or ask.restriction is not None:
+        return dict.fromkeys(resource.tables)
+    kind, owned = resource.owners[pattern]
+    assert kind.ident is not None  # noqa: S101  it is what the path names it by
+    value = ask.match.bound[kind.ident]
+    assert isinstance(value, int)  # noqa: S101  as above
+    return {table: Narrow(table, Handle(kind, kind.ident), (value,)) for table in owned}
+
+
+def _at(found: Narrow, table: str, sql: str) -> Narrow | None:
+    """Return to which rows of a table the same confines an answer."""
+    if table == found.table:
+        return found
+    own, column = metadata.tables[found.table], owner(metadata.tables[table])
+    if column is None or _mentions(sql, table) != 1:
+        return None
+    (key,) = own.primary_key.columns
+    joined = f"{table}.{column.name} = {found.table}.{key.name}"
+    return found._replace(table=table) if column.references(key) and joined in sql else None
+
+
+def _narrow(ask: Ask) -> Narrow | None:
     """Return to which rows of its own table a question is confined, if that is plain to see."""
     resource = ask.match.route.resource
     if ask.plan is None or ask.match.route.pattern in resource.special:
@@ -117,6 +149,18 @@ def told(resource: type[Resource], events: Sequence[Event]) -> dict[int, Mapping
     return found
 
 
+def _builders(handle: Handle, events: Sequence[Event]) -> dict[int, int | None]:
+    """Return the builder of each build of which an event tells anything, if that is asked for."""
+    if handle.field != "builderid" or handle.resource.topic != "build.{buildid}":
+        return {}
+    words = (event.topic.split(".") for event in events)
+    return {
+        int(its[1]): event.builderid
+        for its, event in zip(words, events, strict=True)
+        if its[0] == "build" and its[1].isdecimal()
+    }
+
+
 def _fits(template: str, word: str) -> bool:
     return template == word or template.startswith("{")
 
@@ -154,9 +198,8 @@ class Reach(Generic[T]):
         return list(found)
 
     def _places(self, ask: Ask, *, make: bool) -> Iterator[dict[T, None]]:
-        confined = narrow(ask)
-        for table in tables(ask):
-            if confined is None or table != confined.table:
+        for table, confined in narrowed(ask).items():
+            if confined is None:
                 yield self._by_table.setdefault(table, {}) if make else self._by_table[table]
                 continue
             by_value = self._by_row.setdefault(table, {}).setdefault(confined.handle, {})
@@ -165,16 +208,16 @@ class Reach(Generic[T]):
 
     def _sweep(self, ask: Ask) -> None:
         """Drop the places where nobody is left, or every id ever watched would keep one."""
-        confined = narrow(ask)
-        if confined is None:
-            return
-        handles = self._by_row[confined.table]
-        by_value = handles[confined.handle]
-        for value in confined.values:
-            if not by_value.get(value, True):
-                del by_value[value]
-        if not by_value:
-            del handles[confined.handle]
+        for table, confined in narrowed(ask).items():
+            if confined is None:
+                continue
+            handles = self._by_row[table]
+            by_value = handles[confined.handle]
+            for value in confined.values:
+                if not by_value.get(value, True):
+                    del by_value[value]
+            if not by_value:
+                del handles[confined.handle]
 
 
 def _values(
@@ -187,8 +230,9 @@ def _values(
         yield from idents
     else:
         objects = told(handle.resource, events)
+        builders = _builders(handle, events)
         for ident in idents:
-            value = objects.get(ident, {}).get(handle.field)
+            value = objects.get(ident, {}).get(handle.field, builders.get(ident))
             if not isinstance(value, int):
                 yield from known
                 return

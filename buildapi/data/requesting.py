@@ -203,7 +203,7 @@ def complete(tx: Tx, brid: int, results: int, at: int) -> int:
     Complete a request and say so; return its build set. The caller has looked that it is open.
     """
     buildsetid: int = must_exist(tx, BuildRequest, brid)[1]
-    tx.run(_COMPLETE, {"brid": brid, "outcome": results, "at": at})
+    tx.run(_COMPLETE, {"brid": brid, "outcome": results, "at": at}, only=brid)
     tx.emit(BuildRequest, brid, "complete")
     return buildsetid
 
@@ -238,7 +238,7 @@ class BuildRequestUpdates(BuildsetUpdates):
     def unclaimBuildRequests(self, tx: Tx, brids: list[Id]) -> None:
         """Give back the requests that the serving master has claimed.  Publishes ``unclaimed``."""
         for brid in dict.fromkeys(brids):
-            if tx.run(_UNCLAIM, {"brid_": brid, "masterid_": self.serving}):
+            if tx.run(_UNCLAIM, {"brid_": brid, "masterid_": self.serving}, only=brid):
                 tx.emit(BuildRequest, brid, "unclaimed")
 
     @update

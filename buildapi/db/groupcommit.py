@@ -65,7 +65,8 @@ class Committed:
     What one batch changed.
 
     touched: by table the ids of the rows that were inserted or changed, without being put below
-    another parent; None: any row of it may have been changed in any way, or deleted.
+    another parent; of a table whose rows only belong to others', the ids of those whose were
+    changed in any way. None: any row of it may have been changed in any way, or deleted.
     """
 
     events: Sequence[Event]

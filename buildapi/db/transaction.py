@@ -55,7 +55,8 @@ class Tx(Reader):
         # What the writer knows of rows it wrote itself; emptied by every rollback.
         self.memory = memory
         self.events: list[Event] = []
-        # By table: the ids of the rows that were inserted or changed; None: any row may have been.
+        # By table: the ids of the rows that were inserted or changed, or the owners of such rows;
+        # None: any row may have been.
         self.touched: dict[str, set[int] | None] = {}
         self._announce = announce
         self._seq = seq
@@ -81,7 +82,7 @@ class Tx(Reader):
 
         The key too is the caller's: no database makes one for it.
         """
-        self._touch(table, None)
+        self._touch(table, row[0] if owner(table) is not None else None)
         self._pending.setdefault(table, []).append(row)
 
     def change_later(self, table: sa.Table, ident: int, column: str, value: Any) -> None:
@@ -106,10 +107,18 @@ class Tx(Reader):
         self.write_waiting()
         self.connection.execute(compiled(statement, self.dialect).sql, {**values, "_key": ident})
 
-    def run(self, statement: sa.UpdateBase, params: Params | None = None) -> int:
-        """Run an INSERT, UPDATE or DELETE; return the number of rows it met."""
-        for table in _reached(statement):
-            self.touched[table] = None
+    def run(
+        self, statement: sa.UpdateBase, params: Params | None = None, only: int | None = None
+    ) -> int:
+        """
+        Run an INSERT, UPDATE or DELETE; return the number of rows it met.
+
+        only: the key of the one row that it may change, or the owner of all that it may change,
+        insert or delete.
+        """
+        table: Any = statement.table
+        for reached in _reached(statement):
+            self._touch(reached, only if reached is table else None)
         self.write_waiting()
         ready: Compiled = compiled(statement, self.dialect)
         count: int = self.connection.execute(ready.sql, ready.bound(params or {})).rowcount
@@ -222,22 +231,29 @@ def _names_its_key(table: sa.Table, columns: tuple[str, ...]) -> bool:
     return any(column.name in columns for column in table.primary_key)
 
 
-def _reached(statement: sa.UpdateBase) -> frozenset[str]:
+@lru_cache(maxsize=512)
+def owner(table: sa.Table) -> sa.Column[Any] | None:
+    """Return the column with the row of another table to which a row only belongs, if it does."""
+    first = next(iter(table.columns))
+    return first if first.foreign_keys else None
+
+
+def _reached(statement: sa.UpdateBase) -> frozenset[sa.Table]:
     """Return the tables whose rows a statement may change."""
     table: Any = statement.table
-    return _below(table) if isinstance(statement, sa.Delete) else frozenset({table.name})
+    return _below(table) if isinstance(statement, sa.Delete) else frozenset({table})
 
 
 @lru_cache(maxsize=512)
-def _below(table: sa.Table) -> frozenset[str]:
+def _below(table: sa.Table) -> frozenset[sa.Table]:
     """Return a table, and those whose rows go, or lose what they name, with rows of it."""
-    found, waiting = {table.name}, [table]
+    found, waiting = {table}, [table]
     while waiting:
         parent = waiting.pop()
         for child in table.metadata.tables.values():
             named = any(key.ondelete and key.column.table is parent for key in child.foreign_keys)
-            if named and child.name not in found:
-                found.add(child.name)
+            if named and child not in found:
+                found.add(child)
                 waiting.append(child)
     return frozenset(found)
 

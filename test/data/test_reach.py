@@ -10,8 +10,9 @@ import pytest
 
 from buildapi.data.api import ROUTER
 from buildapi.data.fetch import Plain
+from buildapi.data.gate import Gate, Identity, Restriction
 from buildapi.data.logchunks import LogChunk
-from buildapi.data.reach import Reach, tables
+from buildapi.data.reach import Reach, narrowed, tables
 from buildapi.data.router import Route
 from buildapi.db.groupcommit import Committed
 from buildapi.mq.event import Event
@@ -74,6 +75,54 @@ def test_rows_that_are_not_known_concern_everybody(api: BuildAPI) -> None:
     assert set(reached(api, BUILDS, {"builds": None}, told)) == {*BUILDS}
 
 
+OWNED = [
+    ("builds/7?property=*", "build_properties"),
+    ("builds?builderid=3&property=*", "build_properties"),
+    ("builds/7/properties", "build_properties"),
+    ("builds/7/property_list", "build_properties"),
+    ("buildrequests/7", "buildrequest_claims"),
+    ("logs/7/contents", "logchunks"),
+    ("changes/7", "change_files"),
+]
+
+
+@pytest.mark.parametrize(("path", "table"), OWNED)
+def test_rows_that_belong_to_one_concern_who_asks_for_that(
+    api: BuildAPI, path: str, table: str
+) -> None:
+    """A build's properties, a request's claim, a log's pieces, a change's files."""
+    mine, other = (
+        Event(1, f"build.{buildid}.properties.update", 0.0, (), b"{}", builderid)
+        for buildid, builderid in ((7, 3), (8, 4))
+    )
+
+    assert reached(api, [path], {table: {7}}, mine) == [path]
+    assert reached(api, [path], {table: {8}}, other) == []
+    assert reached(api, [path], {table: None}) == [path]
+
+
+def test_whose_the_rows_are_must_be_told(api: BuildAPI) -> None:
+    """Else they may be those of any build of the builder."""
+    path = "builds?builderid=3&property=*"
+
+    assert reached(api, [path], {"build_properties": {8}}) == [path]
+
+
+def test_who_may_not_see_everything_looks_again(api: BuildAPI) -> None:
+    """What is hidden depends on other tables, too."""
+
+    class Hiding(Gate):
+        """Hides a builder from everybody."""
+
+        def restriction(self, identity: Identity) -> Restriction | None:  # noqa: ARG002  from all
+            """Hide it."""
+            return Restriction(frozenset({3}))
+
+    api.data.gate = Hiding()
+
+    assert reached(api, ["logs/7/contents"], {"steps": {1}}) == ["logs/7/contents"]
+
+
 def test_other_tables_concern_nobody(api: BuildAPI) -> None:
     """Unless the answer shows something of them."""
     paths = ["builds/8", "builds/8?property=x", "builders/3/builds/1/steps", "builds/7/steps"]
@@ -81,6 +130,7 @@ def test_other_tables_concern_nobody(api: BuildAPI) -> None:
 
     assert reached(api, paths, {"logs": None, "workers": {1}}) == []
     assert reached(api, paths, {"build_properties": None}) == ["builds/8?property=x"]
+    assert reached(api, paths, {"build_properties": {7}}) == []
     assert reached(api, paths, {"steps": {20}}, step) == paths[2:]
 
 
@@ -150,5 +200,6 @@ def test_a_plain_type_knows_every_table_that_it_reads(
     api.data.get(path).addErrback(failures.append)
     reader.connection.set_authorizer(None)
 
+    assert read - NOT_SHOWN <= set(narrowed(api.data.understood(path, "")))
     assert read - NOT_SHOWN <= tables(api.data.understood(path, ""))
     assert read or route.resource is not LogChunk

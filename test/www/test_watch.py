@@ -17,7 +17,15 @@ from twisted.python.failure import Failure
 from buildapi.data.api import AllUpdates
 from buildapi.data.gate import Gate, Identity, Restriction
 from buildapi.data.watches import TICK_S
-from buildapi.db.tables import build_data, build_properties, builds, logs, steps
+from buildapi.db.tables import (
+    build_data,
+    build_properties,
+    buildrequest_claims,
+    builds,
+    logchunks,
+    logs,
+    steps,
+)
 from buildapi.db.transaction import Tx
 from buildapi.errors import BuildAPIError
 from buildapi.service import BuildAPI
@@ -415,6 +423,73 @@ def test_a_change_costs_only_those_whom_it_may_concern(
     ]
 
 
+# What is asked about the first builder, its builds, and what else the other one has no part in.
+MINE = [
+    "builders/1",
+    "builders/1/builds",
+    "builds?builderid=1&complete=false&order=-buildid&limit=20",
+    "builds?builderid=1&property=*",
+    "builds/1",
+    "builds/1?property=*",
+    "builds/1/properties",
+    "builds/1/steps",
+    "builds/1/steps/0",
+    "builds/1/data",
+    "steps/1",
+    "steps/1/logs",
+    "logs/1",
+    "logs/1/contents",
+    "builders/1/buildrequests",
+    "buildrequests?builderid=1",
+    "buildrequests/1",
+    "changes?branch=main&author=a",
+    "workers/1",
+    "masters/1",
+    "changesources",
+]
+# What happens to the build 2 of another builder, whose step is 2, its log 2 and its request 2.
+OTHERS: dict[str, Callable[[AllUpdates], Deferred[Any]]] = {
+    "state": lambda u: u.setBuildStateString(2, "busy"),
+    "property": lambda u: u.setBuildProperty(2, "a", 1, "test"),
+    "property again": lambda u: u.setBuildProperty(2, "a", 2, "test"),
+    "step": lambda u: u.addStep(2, "another"),
+    "step state": lambda u: u.setStepStateString(2, "busy"),
+    "log": lambda u: u.addLog(2, "more", "s"),
+    "append": lambda u: u.appendLog(2, "oline\n"),
+    "log ends": lambda u: u.finishLog(2),
+    "compress": lambda u: u.compressLog(2),
+    "step ends": lambda u: u.finishStep(2, 0, hidden=False),
+    "build ends": lambda u: u.finishBuild(2, 0),
+    "build": lambda u: u.newBuild(2, 2, 1),
+    "builder": lambda u: u.findBuilderId("new"),
+    "worker": lambda u: u.findWorkerId("new"),
+    "scheduler": lambda u: u.findSchedulerId("new"),
+    "unclaim": lambda u: u.unclaimBuildRequests([2]),
+    "claim": lambda u: u.claimBuildRequests([2]),
+    "complete": lambda u: u.completeBuildRequests([2], 0),
+}
+
+
+def test_what_happens_to_others_costs_no_read(
+    api: BuildAPI, ws: WebSocketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is watched of one builder's builds, and whatever becomes of another's."""
+    result_of(a_log(api, "line\n"))
+    other = result_of(a_build(api, builder="docs"))
+    stepid = result_of(api.data.updates.addStep(other, "compile"))[0]
+    assert (other, stepid) == (2, 2)
+    assert result_of(api.data.updates.addLog(stepid, "stdio", "s")) == 2
+    for number, path in enumerate(MINE):
+        ws.send({"cmd": "watch", "path": path, "_id": number})
+    ws.sync()
+
+    assert len(api.watches) == len(MINE)
+    for name, change in OTHERS.items():
+        before = api.seq()
+        assert read_by(api, monkeypatch, lambda: change(api.data.updates)) == [], name  # noqa: B023
+        assert name == "compress" or api.seq() != before, name
+
+
 @pytest.mark.systems("sqlite")
 def test_who_is_not_concerned_costs_no_sql(api: BuildAPI, ws: WebSocketClient) -> None:
     """The database gets the same statements as if nobody watched."""
@@ -423,19 +498,27 @@ def test_who_is_not_concerned_costs_no_sql(api: BuildAPI, ws: WebSocketClient) -
     reader = api.database._inline
     assert reader is not None
 
-    def traced() -> list[str]:
+    def traced(change: Callable[[], Deferred[Any]]) -> list[str]:
         found: list[str] = []
         reader.connection.set_trace_callback(found.append)
-        result_of(api.data.updates.setBuildStateString(buildid, "same"))
+        result_of(change())
         reader.connection.set_trace_callback(None)
         return [statement.split(" ")[0] for statement in found]
 
-    alone = traced()
-    for path in ["builds/1", "builds?builderid=1", "builds/1/steps", "masters", "logs/1/contents"]:
+    updates = api.data.updates
+    changes = [
+        lambda: updates.setBuildStateString(buildid, "same"),
+        lambda: updates.setBuildProperty(buildid, "a", 1, "test"),
+    ]
+    # The first time is another one: of a property, an insertion.
+    for change in changes:
+        traced(change)
+    alone = [traced(change) for change in changes]
+    for path in MINE:
         ws.ask("watch", path=path)
 
-    assert len(api.watches) == 4
-    assert traced() == alone
+    assert len(api.watches) > 10
+    assert [traced(change) for change in changes] == alone
 
 
 def test_many_changes_of_a_transaction_are_one_difference(
@@ -524,6 +607,9 @@ QUERIES = [
     "builds?builderid=1&field=state_string&field=builderid",
     "builds?builderid=2&builderid=1&complete=true",
     "builds?property=a&property=b&limit=5",
+    "builds?builderid=1&property=*",
+    "builds/1?property=*",
+    "builds/2/property_list",
     "builds?limit=0",
     "builds/1/properties",
     "builds/1/property_list?order=name",
@@ -537,6 +623,11 @@ QUERIES = [
     "builders?order=-name",
     "builders/1/buildrequests?order=-buildrequestid&limit=2",
     "buildrequests?claimed=false&limit=4",
+    "buildrequests/1",
+    "buildrequests?builderid=2&order=-claimed",
+    "changes?branch=a&order=-changeid&limit=2",
+    "changes?author=b&field=files&field=author",
+    "changes/1",
     "buildsets?complete=false",
     "workers?paused=true",
     "schedulers",
@@ -559,6 +650,10 @@ CHANGES: dict[str, Callable[[AllUpdates, int, str], Deferred[Any]]] = {
     "describe": lambda u, n, t: u.updateBuilderInfo(n, t, None, None, None, [t[:1] or "tag"]),
     "request": lambda u, n, t: u.addBuildset(builderids=[n], sourcestamps=[], reason=t),
     "claim": lambda u, n, _: u.claimBuildRequests([n]),
+    "unclaim": lambda u, n, _: u.unclaimBuildRequests([n]),
+    "change": lambda u, n, t: u.addChange(author="ab"[n % 2], files=[t], branch=t[:1]),
+    "log ends": lambda u, n, _: u.finishLog(n),
+    "compress": lambda u, n, _: u.compressLog(n),
     "complete": lambda u, n, _: u.completeBuildRequests([n], 0),
     "pause": lambda u, n, _: u.set_worker_paused(1, n == 1),
     "scheduler": lambda u, n, _: u.findSchedulerId(f"scheduler {n}"),
@@ -568,6 +663,11 @@ SILENT: dict[str, Callable[[Tx, int, str], object]] = {
     "move": lambda tx, n, t: tx.change(builds, n, builderid=1 + len(t) % 2),
     "set": lambda tx, _, t: tx.run(sa.update(builds).values(state_string=t)),
     "forget": lambda tx, *_: tx.run(sa.delete(build_properties)),
+    "cut": lambda tx, n, _: tx.run(sa.delete(logchunks).where(logchunks.c.logid == n)),
+    "rename": lambda tx, n, t: tx.run(
+        sa.update(build_properties).where(build_properties.c.buildid == n).values(source=t), only=n
+    ),
+    "unclaim all": lambda tx, *_: tx.run(sa.delete(buildrequest_claims)),
     "delete": lambda tx, n, _: tx.run(sa.delete(logs).where(logs.c.id == n)),
     "hide": lambda tx, n, t: tx.change(steps, n, hidden=1, name=t or "x"),
 }
@@ -589,7 +689,8 @@ def make(api: BuildAPI, name: str, number: int, text: str) -> None:
 
 
 @settings(
-    max_examples=25,
+    # 25, or thousands with the profile "thorough".
+    max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
