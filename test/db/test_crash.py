@@ -90,7 +90,7 @@ def one_moment(url: str) -> Iterator[sa.Connection]:
 def logs(connection: sa.Connection) -> dict[int, int]:
     """Return the number of lines of every log; check that each line is there once, and in order."""
     sizes = connection.execute(sa.text("SELECT id, num_lines FROM logs"))
-    found: dict[int, int] = dict(row._tuple() for row in sizes)
+    found: dict[int, int] = {row.id: row.num_lines for row in sizes}
     chunks = defaultdict(list)
     for logid, *chunk in connection.execute(
         sa.text(
