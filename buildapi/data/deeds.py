@@ -42,6 +42,7 @@ from buildapi.db.transaction import Tx
 from buildapi.errors import (
     BadArgument,
     Conflict,
+    FieldErrors,
     Forbidden,
     NoSuchAction,
     NoSuchResource,
@@ -163,6 +164,8 @@ class Deeds:
         priority = call.params.get("priority")
         if not isinstance(priority, int) or isinstance(priority, bool):
             raise BadArgument("priority: an integer is wanted")
+        if not -(2**31) <= priority < 2**31:
+            raise BadArgument("priority: an integer of 32 bits is wanted")
         return lambda tx: self._updates.setBuildRequestPriority.within(tx, request.ident, priority)
 
     async def _enable(self, call: Call) -> Deed:
@@ -226,7 +229,7 @@ class Deeds:
         if wanted.builderid is not None:
             found = [row for row in found if row["builderid"] == wanted.builderid]
             if not found:
-                raise BadArgument(f"builderid: {name} cannot force builder {wanted.builderid}")
+                raise FieldErrors({"builderid": f"{name} cannot force builder {wanted.builderid}."})
         if not found:
             raise Conflict(f"none of the builders of {name} exists yet")
         for row in found:

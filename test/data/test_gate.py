@@ -18,7 +18,7 @@ from buildapi.data.gate import ANONYMOUS, MASTER, Action, Gate, Identity, Restri
 from buildapi.data.logchunks import raw_log
 from buildapi.data.router import Route
 from buildapi.db.tables import builds
-from buildapi.errors import BadArgument, Conflict, Forbidden, NoSuchResource
+from buildapi.errors import Conflict, FieldErrors, Forbidden, NoSuchResource
 from buildapi.service import BuildAPI
 from buildapi.testing import RecordingSubscriber, a_commit, in_memory_api, result_of
 
@@ -308,7 +308,7 @@ def test_a_hidden_builder_cannot_be_forced(api: BuildAPI) -> None:
 
     assert [one["builder_names"] for one in seen(api, "forceschedulers", ANONYMOUS)] == [["open"]]
     assert list(forced("both")[1]) == ["1"]
-    with pytest.raises(BadArgument, match="builderid: both cannot force builder 2"):
+    with pytest.raises(FieldErrors, match="builderid: both cannot force builder 2"):
         forced("both", builderid=SECRET)
     for name in ("secret", "none"):
         with pytest.raises(Conflict, match="none of the builders"):

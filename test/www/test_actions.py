@@ -355,7 +355,7 @@ def test_a_priority_is_an_integer_of_32_bits(
     answer = web.call(f"/api/v2/buildrequests/{brid}", "set_priority", **params)
 
     assert code(answer) == (400, -32602)
-    assert "priority" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"].startswith("priority: an integer ")
 
 
 ROADS_TO_A_WORKER = [
@@ -502,6 +502,17 @@ def test_every_wrong_field_of_a_form_is_named(forcing: BuildAPI, web: WebClient)
     assert code(answer) == (400, -32602)
     assert list(answer.json()["error"]["message"]) == ["times"]
     assert result_of(forcing.data.get("buildsets")) == []
+
+
+@pytest.mark.usefixtures("forcing")
+@pytest.mark.parametrize("builderid", [3, 99])
+def test_a_builder_of_another_form_is_named_like_a_field(web: WebClient, builderid: int) -> None:
+    """It stands in the form too."""
+    answer = web.call("/api/v2/forceschedulers/force", "force", builderid=builderid)
+
+    assert code(answer) == (400, -32602)
+    wrong = f"force cannot force builder {builderid}."
+    assert answer.json()["error"]["message"] == {"builderid": wrong}
 
 
 @pytest.mark.parametrize("number", [0, -1, "x", "", None, True, 10**30])
