@@ -18,7 +18,7 @@ from traceback import clear_frames
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.defer import Deferred, execute, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -212,6 +212,13 @@ class Database:
         if self._readers is None:
             return execute(self._read_here, work)
         return self._readers.submit(lane, work)
+
+    def answers(self) -> Deferred[None]:
+        """Fire once the database has answered; fails with Unavailable if it does not."""
+        ask = sa.select(sa.literal(1))
+        return maybeDeferred(
+            self.near, ask, lambda reader, _: reader.rows(ask, {}), small=True
+        ).addCallback(lambda _: None)
 
     def near(
         self, shape: Any, work: Callable[[Reader, bool], T], *, small: bool = False

@@ -23,6 +23,7 @@ from buildapi.data.control import Control
 from buildapi.data.outcomes import Outcomes
 from buildapi.data.watches import Watches
 from buildapi.docs.files import FILES
+from buildapi.errors import Unavailable
 from buildapi.mq.bus import Bus
 from buildapi.settings import Settings
 from buildapi.www import audit, events, subscriptions
@@ -75,6 +76,7 @@ class Web:
         self._rest = Rest(data, outcomes, settings.limits, seq, self._base)
         self._actions = Actions(control, self._rest.position, settings.limits.request_bytes)
         self._not_ready = not_ready
+        self._database = data.database
         self._base_url = settings.server.base_url
         self._audit = Audit(control, self._is_own)
         self.hubs = Hubs(data, bus, reactor, settings.limits)
@@ -137,10 +139,15 @@ class Web:
         return b"ok\n"
 
     @app.route("/readyz")
-    def readyz(self, request: Any) -> bytes:
-        """Say whether requests are served now."""
+    async def readyz(self, request: Any) -> bytes:
+        """Say whether requests are served now, the database being asked, too."""
         request.setHeader(b"content-type", _TEXT)
         reason = self._not_ready()
+        if reason is None:
+            try:
+                await self._database.answers()
+            except Unavailable as error:
+                reason = error.sentence
         if reason is None:
             return b"ready\n"
         request.setResponseCode(503)

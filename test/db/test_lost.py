@@ -285,6 +285,8 @@ async def test_a_server_that_stays_away_makes_writes_unavailable(
             await database.add("b")
         with pytest.raises(Unavailable, match="the database is not available"):
             await database.read(lambda reader: reader.connection.execute("SELECT 1"))
+        with pytest.raises(Unavailable, match="the database is not available"):
+            await database.answers()
     finally:
         await deferToThread(server.start)
 

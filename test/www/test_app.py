@@ -96,6 +96,17 @@ def test_readyz_is_503_after_a_failure(api: BuildAPI, web: WebClient) -> None:
 
 
 @pytest.mark.systems("sqlite")
+def test_readyz_is_503_without_a_database(api: BuildAPI, web: WebClient) -> None:
+    """A load balancer would send requests here that no server without one can answer."""
+    result_of(api.database.close())
+
+    answer = web.get("/readyz")
+
+    assert answer.status == 503
+    assert answer.body.startswith(b"not ready: the database is not open")
+
+
+@pytest.mark.systems("sqlite")
 def test_readyz_is_503_after_the_stop(api: BuildAPI) -> None:
     """For a connection that was open before, as long as it is."""
     wire = Wire(api)
