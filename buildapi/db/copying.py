@@ -45,14 +45,16 @@ class Copied:
     @property
     def sentence(self) -> str:
         """What was done, in words."""
-        notes = [f"{self.table}: {self.rows} rows"]
+        notes = [f"{self.table}: {_counted(self.rows, 'row')}"]
         if self.unlinked:
-            notes.append(f"{self.unlinked} links to rows that are not there are null now")
+            notes.append(f"{_counted(self.unlinked, 'link')} to missing rows made null")
         if self.left_behind:
-            notes.append(
-                f"{self.left_behind} rows were left out, as what they belong to is missing"
-            )
+            notes.append(f"{_counted(self.left_behind, 'row')} left out: owner missing")
         return "; ".join(notes)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,16 @@ def copy(source_url: str, target_url: str, say: Say) -> list[Copied]:
     source.must_exist()
     target.check()
     try:
-        target.lock("buildapi db copy")
-        with closing(source.inspector()) as reading, closing(target.inspector()) as writing:
+        with closing(source.inspector()) as reading:
             engine = source.alchemy(reading)
+            # Before the target is touched: a file that is not there yet would be made.
             migrate.opened(engine, source.BEGIN_SNAPSHOT, writable=False)
-            made = target.alchemy(writing)
-            _must_be_empty(made, target)
-            migrate.opened(made, target.BEGIN, writable=True)
-            return _copied(Reader(reading, source), made, target, say)
+            target.lock("buildapi db copy")
+            with closing(target.inspector()) as writing:
+                made = target.alchemy(writing)
+                _must_be_empty(made, target)
+                migrate.opened(made, target.BEGIN, writable=True)
+                return _copied(Reader(reading, source), made, target, say)
     except (sa.exc.DBAPIError, source.Error, target.Error) as error:
         raise CannotCopy(f"the copy failed: {sentence(error.__cause__ or error)}") from None
     finally:

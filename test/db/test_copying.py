@@ -150,7 +150,7 @@ def test_what_has_lost_its_owner_is_left_behind(source: str, fresh_url: str) -> 
     copy(source, fresh_url, said.append)
 
     assert rows(fresh_url)["steps"] == rows(fresh_url)["builds"] == []
-    left = "1 rows were left out, as what they belong to is missing"
+    left = "1 row left out: owner missing"
     assert {f"builds: 0 rows; {left}", f"steps: 0 rows; {left}"} <= set(said)
 
 
@@ -190,6 +190,19 @@ def test_a_text_with_nul_is_refused_where_none_can_be(source: str, fresh_url: st
         copy(source, fresh_url, lambda _: None)
 
 
+def test_a_source_that_is_refused_makes_no_target(tmp_path: Path) -> None:
+    """Nothing is left that would have to be removed before the next try."""
+    other = tmp_path / "other.sqlite"
+    with connected(f"sqlite:///{other}") as connection:
+        connection.execute(sa.text("CREATE TABLE t (x)"))
+    target = tmp_path / "target.sqlite"
+
+    with pytest.raises(CannotOpen, match="this is no Buildbot database"):
+        copy(f"sqlite:///{other}", f"sqlite:///{target}", lambda _: None)
+
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("target")] == []
+
+
 def test_the_command_copies_and_says_what_it_did(source: str, tmp_path: Path) -> None:
     """One line for each table; an error is one sentence."""
     target = f"sqlite:///{tmp_path / 'target.sqlite'}"
@@ -197,7 +210,7 @@ def test_the_command_copies_and_says_what_it_did(source: str, tmp_path: Path) ->
     done = CliRunner().invoke(main, ["db", "copy", "--from", source, "--to", target])
     again = CliRunner().invoke(main, ["db", "copy", "--from", source, "--to", target])
 
-    assert "builders: 1 rows\n" in done.output
+    assert "builders: 1 row\n" in done.output
     assert done.output.endswith(f"copied 2 rows to {target}\n")
     assert again.exit_code == 1
     assert "is not empty: its table masters has rows" in again.output
