@@ -398,7 +398,8 @@ def _schedulers(tables: object, path: Path | None) -> tuple[ForceScheduler, ...]
 def _from_file(content: Mapping[str, object], path: Path | None) -> Iterator[_Given]:
     for section, values in content.items():
         if section not in SECTIONS or not isinstance(values, dict):
-            raise BadSettings(f"{path}: {section} is no section; there are {', '.join(SECTIONS)}")
+            there = ", ".join((*SECTIONS, "[forcescheduler]"))
+            raise BadSettings(f"{path}: {section} is no section; there are {there}")
         for name, value in values.items():
             yield _Given(f"{section}.{name}", value, str(path))
 

@@ -48,6 +48,8 @@ ANONYMOUS = "anonymous"
 """The owner of what nobody in particular asks for."""
 
 _BUILDER = Int(name="builderid", default=None)
+# Where pydantic's own words are about Python.
+_WRONG = {"missing": "it must be given", "unexpected_keyword_argument": "there is no such option"}
 _IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
 
 # What the columns of the database hold, in characters; priority is an integer of 32 bits there.
@@ -154,7 +156,8 @@ def force_schedulers(tables: object) -> tuple[ForceScheduler, ...]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, ("forcescheduler", *first["loc"])))
-        raise BadSettings(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        wrong = _WRONG.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        raise BadSettings(f"{where}: {wrong}") from None
     names = [scheduler.name for scheduler in found]
     for name in names:
         if names.count(name) > 1:

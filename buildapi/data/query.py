@@ -259,7 +259,8 @@ def _unknown(resource: type[Resource], args: Arguments) -> list[str]:
 def _filter(argument: str, field: Field, op: Operator, values: Sequence[str]) -> Filter:
     if not field.type.allows(op):
         raise BadQuery(
-            f"{shown(argument)}: {op} means nothing on {field.name}, a {field.type.kind}"
+            f"{shown(argument)}: {op} means nothing on {field.name}, which is of type"
+            f" {field.type.kind}"
         )
     most = MOST_CONTAINED if op == "contains" else MOST_VALUES
     if len(values) > most:

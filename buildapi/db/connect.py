@@ -162,7 +162,9 @@ class Connector(ABC):
         A statement that is wrong is not made right by waiting.
         """
         if self.is_trouble(error):
-            return Unavailable(f"the database is not available: {sentence(error)}; try again later")
+            return Unavailable(
+                f"the database is not available; try again later ({sentence(error)})"
+            )
         return self.refusal(error) or error
 
     @abstractmethod

@@ -115,7 +115,7 @@ def test_full_names_say_every_named_group_above() -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"nmae": "x"}, "forcescheduler.0.nmae: Unexpected keyword argument"),
+        ({"nmae": "x"}, "forcescheduler.0.nmae: there is no such option"),
         ({"name": "a b"}, "forcescheduler.0: 'a b' is no identifier, as in build-all_2.0"),
         ({"fields": [{"type": "text"}]}, "forcescheduler.0: a field of type text has no name"),
         (
@@ -155,6 +155,14 @@ def test_a_wrong_field_is_refused(fault: dict[str, Any]) -> None:
 
     with pytest.raises(BadSettings, match=r"forcescheduler\.0\.fields\.0"):
         force_schedulers([{"name": "force", "builder_names": [], "fields": [field]}])
+
+
+def test_a_missing_setting_is_named() -> None:
+    """In words of the file, not of the code."""
+    with pytest.raises(BadSettings) as caught:
+        force_schedulers([{"name": "force"}])
+
+    assert caught.value.sentence == "forcescheduler.0.builder_names: it must be given"
 
 
 def test_two_schedulers_of_one_name_are_refused() -> None:
