@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import typing
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from types import NoneType, UnionType
+from typing import Any
 
 from buildapi.data.announce import names
 from buildapi.data.api import RESOURCES, ROUTER, AllUpdates
+from buildapi.data.formfields import Fixed, Leaf, Nested
 from buildapi.data.router import Kind
 from buildapi.data.schema import Resource, placeholders
 from buildapi.data.updates import Update
@@ -54,6 +57,8 @@ def settings() -> str:
     for section, found in groupby(declarations().values(), key=lambda one: one.section):
         rows = [_setting(one) for one in found]
         parts += [f"## [{section}]", _table(("setting", "default", "what it is for"), rows)]
+    parts += ["## [[forcescheduler]]", _FORMS, f"```toml\n{FORM}```", _FIELDS]
+    parts.append(_table(("type", "what it takes", "settings and their defaults"), _field_types()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,6 +75,33 @@ _METHODS = (
 _ORIGINS = (
     "The later of these counts: the default, the TOML file (`--config`), the environment, an option"
     " of `buildapi serve`. `buildapi config` prints all of them and where each comes from."
+)
+FORM = """\
+[[forcescheduler]]
+name = "force"
+label = "Force a build"
+button_name = "Start"
+builder_names = ["tests", "docs"]
+fields = [
+    {type = "text", name = "target", regex = "^[a-z]+$", required = true},
+    {type = "list", name = "mode", choices = ["quick", "full"], default = "quick"},
+    {type = "nested", name = "extra", fields = [{type = "int", name = "jobs", default = 2}]},
+]
+codebases = [{codebase = "app", branch = {type = "list", choices = ["main", "dev"]}}]
+"""
+"""A force scheduler as a settings file declares it."""
+_FORMS = (
+    "Forms that start builds; there may be several. A master gives its own in code, in place of"
+    ' these: `api.control.offer([ForceScheduler(name="force", builder_names=("tests",))])`, with'
+    " the fields of `buildapi.data.formfields`."
+)
+_FIELDS = (
+    "`name` and `builder_names` must be given. Every form begins with `username`, `reason` and"
+    " `priority`, then come `branch`, `project`, `repository` and `revision` of each codebase (one"
+    " without a name, if `codebases` is not given); each can be declared like a field. `fields`"
+    " become properties of the build, posted under their names, those of a group as"
+    " `<group>_<name>`: `extra_jobs`. These are the types of fields, each also with `name`,"
+    " `label`, `tablabel`, `tooltip`, `hide` and `autopopulate`:"
 )
 
 
@@ -179,6 +211,25 @@ def _annotation(hint: object) -> str:
 def _setting(one: Declaration) -> tuple[str, str, str]:
     option = f" or `{one.option}`" if one.option else ""
     return f"`{one.name}`", f"`{_toml(one.default)}`", f"{one.doc} `{one.variable}`{option}"
+
+
+def _field_types() -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each type of a form's fields."""
+    for kind in (*typing.get_args(Leaf), Nested):
+        found = {one.name: one for one in dataclasses.fields(kind)}
+        own = [one for name, one in found.items() if name not in _OF_EVERY_FIELD]
+        shown = ", ".join(f"`{one.name}`{_default(one)}" for one in own)
+        doc = " ".join((kind.__doc__ or "").split()).replace("``", "`")
+        yield f"`{found['type'].default}`", doc, shown
+
+
+_OF_EVERY_FIELD = {one.name for one in dataclasses.fields(Fixed)} - {"default"}
+
+
+def _default(one: dataclasses.Field[Any]) -> str:
+    if one.default is dataclasses.MISSING:
+        return " (must be given)"
+    return "" if one.default in (None, "", ()) else f" {_toml(one.default)}"
 
 
 def _toml(value: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from buildapi.data.api import RESOURCES, ROUTER, AllUpdates
+from buildapi.data.forcefields import force_schedulers
 from buildapi.data.updates import Update
 from buildapi.docs import reference
 from buildapi.settings import declarations
@@ -58,3 +60,15 @@ def test_every_setting_is_on_the_page() -> None:
         assert f"| `{one.name}` |" in page
         assert f"`{one.variable}`" in page
     assert "`BUILDAPI_DATABASE_URL` or `--db`" in page
+
+
+def test_a_force_scheduler_can_be_written_by_the_page() -> None:
+    """Its example works, and every type of field is there."""
+    page = reference.settings()
+    example = page.partition("```toml\n")[2].partition("```")[0]
+
+    (form,) = force_schedulers(tomllib.loads(example)["forcescheduler"])
+
+    assert form.builder_names == ("tests", "docs")
+    for kind in ("text", "textarea", "int", "bool", "list", "username", "fixed", "nested"):
+        assert f"\n| `{kind}` | " in page
