@@ -18,15 +18,19 @@ Following a log: its whole lines as they are appended, each exactly once, until 
 log of type s only lines of these come, and only they are searched. A frame tells of all lines from
 ``first`` up to ``next``: those that it does not have are not wanted. It may have none at all.
 
+A path may lead to a log that is to come, of a step that is to come, in a build that runs: the
+reply's ``logid`` is null then.
+
 A stream that can't go on, since the log has been deleted or may not be read any more, ends with
 ``{"sub": 1, "error": sentence, "code": 404}``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -40,6 +44,8 @@ from buildapi.errors import BadRequest, Forbidden, NoSuchResource
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
 from buildapi.www.hub import Hub, Hubs, ready
+
+T = TypeVar("T")
 
 
 class Road(Protocol):
@@ -69,18 +75,25 @@ class Road(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """The log to follow.  logid: None if its step has not made it yet.  step: of whom."""
+    """
+    The log to follow.
+
+    logid: None if its step has not made it yet.  step: the path of that step, which may be to come
+    itself, in the build ``buildid``.
+    """
 
     logid: int | None
     slug: str = ""
-    step: dict[str, Any] | None = None
+    step: str = ""
+    buildid: int = 0
 
 
 async def target(data: DataAPI, logid: int | None, path: str | None, identity: Identity) -> Target:
     """
     Find the log that a follower names, by id or by path.
 
-    A log that does not exist yet is waited for, as long as its step runs.
+    A log that does not exist yet is waited for, as long as its step runs; so is a step, as long as
+    its build runs.
     Raises BadRequest, NoSuchPath, NoSuchResource.
     """
     if logid is not None:
@@ -101,11 +114,25 @@ async def _awaited(data: DataAPI, path: str, match: Match, identity: Identity) -
     step_path, _, _ = path.rpartition("/logs/")
     if not step_path:
         raise NoSuchResource("there is no such log")
-    step = await data.get(step_path, identity=identity)
+    slug = str(match.bound["log_slug"])
+    try:
+        step = await data.get(step_path, identity=identity)
+    except NoSuchResource:
+        return await _awaited_step(data, step_path, slug, identity)
     if step["complete"]:
         # Look again: it may have come, and the step ended, in between.
         return Target((await data.get(path, identity=identity))["logid"])
-    return Target(None, str(match.bound["log_slug"]), step)
+    return Target(None, slug, step_path, step["buildid"])
+
+
+async def _awaited_step(data: DataAPI, path: str, slug: str, identity: Identity) -> Target:
+    build_path, _, _ = path.rpartition("/steps/")
+    if not build_path:
+        raise NoSuchResource("there is no such step")
+    build = await data.get(build_path, identity=identity)
+    if build["complete"]:
+        await data.get(path, identity=identity)  # it may have come, and the build ended
+    return Target(None, slug, path, build["buildid"])
 
 
 class Follower:
@@ -270,27 +297,54 @@ class Follower:
 
     async def _appeared(self, found: Target) -> int | None:
         """Wait until the step makes the log; None if stopped."""
-        step = found.step or {}
+        step = await self._begun(found)
+        if step is None:
+            return None
         place = f"build.{step['buildid']}.step.{step['number']}"
-        patterns = [f"{place}.log.*.newlog", f"{place}.finished"]
-        self._listener = self._hubs.bus.listen(patterns, self._heard)
-        while not self._stopped:
-            self._looked = True
+
+        async def look() -> int | None:
             # The step first: a log that is missing after its end will always be.
             complete = (await self._get(("steps", step["stepid"])))["complete"]
             rows = await self._get(("steps", step["stepid"], "logs"), {"slug": found.slug})
-            if rows:
-                self._listener.close()
-                return int(rows[0]["logid"])
-            if complete:
+            if not rows and complete:
                 raise NoSuchResource("the step has ended without such a log")
+            return int(rows[0]["logid"]) if rows else None
+
+        return await self._come([f"{place}.log.*.newlog", f"{place}.finished"], look)
+
+    async def _begun(self, found: Target) -> dict[str, Any] | None:
+        """Wait until the build begins the step; None if stopped."""
+
+        async def look() -> dict[str, Any] | None:
+            complete = (await self._get(("builds", found.buildid)))["complete"]
+            try:
+                step: dict[str, Any] = await self._get(found.step)
+            except NoSuchResource:
+                if complete:
+                    raise NoSuchResource("the build has ended without such a step") from None
+                return None
+            return step
+
+        build = f"build.{found.buildid}"
+        return await self._come([f"{build}.step.*.new", f"{build}.finished"], look)
+
+    async def _come(self, patterns: list[str], look: Callable[[], Awaitable[T | None]]) -> T | None:
+        """Look again at each of these events until something is there; None if stopped."""
+        # Hear before the first look: what comes in between would never wake us.
+        self._listener = self._hubs.bus.listen(patterns, self._heard)
+        while not self._stopped:
+            self._looked = True
+            thing = await look()
+            if thing is not None:
+                self._listener.close()
+                return thing
             if self._looked and not self._stopped:
                 self._waiting = Deferred()
                 await self._waiting
         return None
 
     def _get(
-        self, path: tuple[int | str, ...], filters: dict[str, Any] | None = None
+        self, path: tuple[int | str, ...] | str, filters: dict[str, Any] | None = None
     ) -> Deferred[Any]:
         return self._data.get(path, filters=filters, identity=self._identity)
 

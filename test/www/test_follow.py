@@ -19,7 +19,7 @@ from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
-from buildapi.testing import WebSocketClient, Wire, a_log, a_step, in_memory_api, result_of
+from buildapi.testing import WebSocketClient, Wire, a_build, a_log, a_step, in_memory_api, result_of
 from buildapi.www import hub
 from buildapi.www.connection import Sockets
 from buildapi.www.follow import Follower
@@ -255,6 +255,63 @@ def test_a_step_that_ends_without_the_log_ends_the_stream(
     (frame,) = of(ws, "s")
     assert (frame["code"], frame["sub"]) == (404, "s")
     assert follow(ws, "s", path="builds/1/steps/compile/logs/late")["code"] == 404
+
+
+def test_a_log_of_a_step_to_come_is_waited_for(api: BuildAPI, ws: WebSocketClient) -> None:
+    """As long as its build runs; other steps are none of its business."""
+    buildid = result_of(a_build(api))
+    reply = follow(ws, "s", path=f"builds/{buildid}/steps/1/logs/stdio")
+    assert (reply["code"], reply["logid"]) == (200, None)
+
+    result_of(a_log(api, "x\n", stepid=result_of(a_step(api, "configure", buildid))))
+    stepid = result_of(a_step(api, "compile", buildid))
+    assert of(ws, "s") == []
+    logid = result_of(a_log(api, "a\n", stepid=stepid))
+    append(api, logid, "b\n")
+    result_of(api.data.updates.finishLog(logid))
+
+    assert text_of(ws, "s") == "a\nb\n"
+    assert of(ws, "s")[-1] == {"sub": "s", "end": {"num_lines": 2, "complete": True}}
+
+
+def test_a_build_that_ends_without_the_step_ends_the_stream(
+    api: BuildAPI, ws: WebSocketClient
+) -> None:
+    """With an error; who asks afterwards, or for a build that nobody knows, is told at once."""
+    buildid = result_of(a_build(api))
+    path = f"builds/{buildid}/steps/compile/logs/stdio"
+    follow(ws, "s", path=path)
+
+    result_of(api.data.updates.finishBuild(buildid, 0))
+
+    (frame,) = of(ws, "s")
+    assert (frame["code"], frame["error"]) == (404, "the build has ended without such a step")
+    assert follow(ws, "s", path=path)["code"] == 404
+    assert follow(ws, "s", path="builds/99/steps/0/logs/stdio")["code"] == 404
+    assert follow(ws, "s", path="steps/99/logs/stdio")["code"] == 404
+
+
+def test_a_step_that_comes_while_we_look_is_found(
+    api: BuildAPI, ws: WebSocketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun, and its build ended, between two looks: it is there all the same."""
+    buildid = result_of(a_build(api))
+    get = api.data.get
+
+    def getting(path: Any, **arguments: Any) -> Deferred[Any]:
+        found = get(path, **arguments)
+        if path == f"builds/{buildid}/steps/0":
+            monkeypatch.undo()
+            stepid = result_of(a_step(api, "compile", buildid))
+            result_of(a_log(api, "a\n", stepid=stepid, finished=True))
+            result_of(api.data.updates.finishStep(stepid, 0, False))
+            result_of(api.data.updates.finishBuild(buildid, 0))
+        return found
+
+    monkeypatch.setattr(api.data, "get", getting)
+
+    assert follow(ws, "s", path=f"builds/{buildid}/steps/0/logs/stdio")["code"] == 200
+    assert text_of(ws, "s") == "a\n"
 
 
 def test_a_log_that_comes_while_we_look_is_found(

@@ -18,6 +18,7 @@ from buildapi.testing import (
     Answer,
     WebClient,
     Wire,
+    a_build,
     a_log,
     a_step,
     answered,
@@ -264,6 +265,21 @@ def test_a_log_that_is_not_there_yet_is_waited_for(api: BuildAPI, road: str) -> 
 
     logid = result_of(a_log(api, "a\n", name="late", stepid=stepid))
     finish(api, logid)
+
+    answer = getting.answer()
+    assert answer.status == 200
+    assert b"a" in answer.body
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_log_of_a_step_to_come_is_waited_for(api: BuildAPI, road: str) -> None:
+    """As long as its build runs."""
+    buildid = result_of(a_build(api))
+    getting = Getting(api, f"builds/{buildid}/steps/compile/logs/stdio/{road}", **EVENTS)
+    assert getting.received == b""
+
+    stepid = result_of(a_step(api, "compile", buildid))
+    finish(api, result_of(a_log(api, "a\n", stepid=stepid)))
 
     answer = getting.answer()
     assert answer.status == 200
