@@ -89,6 +89,17 @@ class _Connection(pymysql.connections.Connection):
     server_status: int
     # What the server takes; set when that is known.
     longest = 0
+    # How long the driver waits for an answer; None: for ever.
+    _read_timeout: float | None
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect; for the greeting we wait no longer than for the connection."""
+        # The driver would wait for ever for a server that listens and says nothing.
+        kept, self._read_timeout = self._read_timeout, self._read_timeout or self.connect_timeout
+        try:
+            super().connect(sock)
+        finally:
+            self._read_timeout = kept
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement; return its cursor."""

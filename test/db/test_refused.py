@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,17 @@ async def test_what_cannot_be_reached_is_refused_in_a_sentence(
     password = str(sa.make_url(wrong).password)
     assert password not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_says_nothing_is_given_up(opening: Opener, url: str) -> None:
+    """It takes the connection, as a proxy does whose server hangs, and that is all."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        query = {"connect_timeout": "2"}
+        wrong = other(url, port=silent.getsockname()[1], query=query)
+
+        with pytest.raises(CannotOpen, match=r"(?i)time(d )?out"):
+            await opening(url=wrong)
 
 
 def test_a_driver_that_is_not_installed_is_named(
