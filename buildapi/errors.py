@@ -17,6 +17,7 @@ Every error that buildapi raises on purpose.
     │   ├── NoEventLog              there are no positions here, so no streams of events
     │   ├── Missed                  events that a subscriber will not get
     │   └── Overflow                a subscriber was too slow and lost events
+    ├── LineTooLong           413   a line of a log that does not fit into a frame
     ├── KeyReused             422   an Idempotency-Key that another call used already
     ├── TooMany               429   a client has as many of something as it may
     ├── NoSuchAction          501   the object has no such control method
@@ -160,6 +161,24 @@ class Gone(BuildAPIError):
         self.log = log
         self.oldest = oldest
         self.newest = newest
+
+
+class LineTooLong(BuildAPIError):
+    """
+    A line of a log is longer than what is told of one: the limit follow_line_bytes.
+
+    logid, line: which it is.
+    """
+
+    status = 413
+
+    def __init__(self, logid: int, line: int, longest: int) -> None:
+        super().__init__(
+            f"line {line} of log {logid} is longer than {longest} bytes (limits.follow_line_bytes):"
+            f" logs/{logid}/raw has it whole; follow what comes after it with offset {line + 1}"
+        )
+        self.logid = logid
+        self.line = line
 
 
 class KeyReused(BuildAPIError):

@@ -246,6 +246,11 @@ class Limits:
     follow_frame_bytes: Count = setting(
         131_072, "Size of the lines in one frame of a followed log; a longer line is one by itself."
     )
+    follow_line_bytes: Count = setting(
+        1_048_576,
+        "Size of the longest line that a frame of a followed log may have. A longer one ends the "
+        "stream with an error that names it; raw downloads, also those that follow, have it whole.",
+    )
     follow_gather_ms: Span = setting(
         5.0,
         "Milliseconds for which lines of a busy log are gathered into one frame; the first line "

@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from buildapi.data.fetch import Context, Plain, find
 from buildapi.data.gate import Restriction
 from buildapi.data.logs import Log
+from buildapi.data.longlines import whole_lines
 from buildapi.data.plainrows import Row
 from buildapi.data.query import Query
 from buildapi.data.schema import field
 from buildapi.db.chunks import MOST_BYTES, Chunk, lines
 from buildapi.db.connect import Params, Reader
 from buildapi.db.tables import builders, builds, logchunks, logs, steps, workers
-from buildapi.errors import NoSuchResource
+from buildapi.errors import LineTooLong, NoSuchResource
 
 # How much of a log one read takes: little enough to hold no snapshot long.  Four times as much is
 # half as quick: memory of that size is given back to the system and asked for again every time.
@@ -70,25 +71,44 @@ class Part:
     missing: int
 
 
-def part(reader: Reader, logid: int, first: int, end: int, most_bytes: int = PART_BYTES) -> Part:
-    """Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long."""
+def part(
+    reader: Reader,
+    logid: int,
+    first: int,
+    end: int,
+    most_bytes: int = PART_BYTES,
+    longest: int | None = None,
+) -> Part:
+    """
+    Read whole lines from ``first`` on, before ``end``: until they are ``most_bytes`` long.
+
+    longest: bytes that a line may have, if not any number.  LineTooLong if the first has more; if
+    another has, those before it are read.
+    """
     pieces: list[bytes] = []
     size, reached, missing = 0, first, 0
-    for begin, after, text in texts(reader, logid, first, end):
-        missing += begin - reached
-        pieces.append(text)
-        size += len(text)
-        reached = after
-        if size >= most_bytes:
-            break
-    else:
-        missing += max(0, end - reached)
+    try:
+        for begin, after, text in texts(reader, logid, first, end, longest):
+            missing += begin - reached
+            pieces.append(text)
+            size += len(text)
+            reached = after
+            if size >= most_bytes:
+                break
+        else:
+            missing += max(0, end - reached)
+    except LineTooLong:
+        if reached == first:
+            raise
     return Part(first, reached, b"".join(pieces), missing)
 
 
-def texts(reader: Reader, logid: int, first: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+def texts(
+    reader: Reader, logid: int, first: int, end: int, longest: int | None = None
+) -> Iterator[tuple[int, int, bytes]]:
     """
-    Read whole lines from ``first`` on, before ``end``, chunk by chunk.
+    Read whole lines from ``first`` on, before ``end``, chunk by chunk; large ones piece by piece if
+    a line may not be of any length: LineTooLong at the first that has more than ``longest`` bytes.
 
     Yields the number of the first of them, that after the last, and the lines; each line once.
     """
@@ -97,9 +117,15 @@ def texts(reader: Reader, logid: int, first: int, end: int) -> Iterator[tuple[in
         # Chunks may have been merged since the statement before: then this one begins with lines
         # that were read already.
         begin = max(first, chunk.first_line)
-        if begin < after:
+        if begin >= after:
+            continue
+        if longest is None:
             yield begin, after, lines([chunk], begin, end - 1)
-            first = after
+        else:
+            for reached, text in whole_lines(logid, chunk, begin, after, longest):
+                yield begin, reached, text
+                begin = reached
+        first = after
 
 
 def _chunks(reader: Reader, logid: int, first: int, end: int) -> Iterator[Chunk]:

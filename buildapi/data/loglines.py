@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,7 @@ from buildapi.data.gate import Scope
 from buildapi.data.logchunks import PART_BYTES, part, texts, without_letters
 from buildapi.db.connect import Reader
 from buildapi.db.tables import builders, builds, logs, steps
-from buildapi.errors import BadRequest, NoSuchResource
+from buildapi.errors import BadRequest, LineTooLong, NoSuchResource
 from buildapi.settings import Limits
 
 # How much is searched in one read, if nothing is found: so long a follower can't be stopped.
@@ -277,18 +278,20 @@ def growth(
     offset: int,
     wanted: Selection = EVERY_LINE,
     most_bytes: int = PART_BYTES,
+    longest: int | None = None,
 ) -> Growth:
     """
     Read what comes next.
 
     place: None at the beginning, which is line ``offset``, from the end if negative.
-    Raises NoSuchResource if the log has been deleted.
+    Raises NoSuchResource if the log has been deleted, LineTooLong if the next line has more than
+    ``longest`` bytes.
     """
     row = reader.first(_EXTENT, {"logid": logid})
     if row is None:
         raise NoSuchResource(f"log {logid} has been deleted")
     total, complete, kind = row
-    search = _Search(reader, logid, kind, wanted, most_bytes)
+    search = _Search(reader, logid, kind, wanted, most_bytes, longest)
     if place is None:
         first = max(0, total + offset) if offset < 0 else offset
         place = search.begin(first, total)
@@ -305,20 +308,23 @@ class _Search:
     kind: str
     wanted: Selection
     most_bytes: int
+    longest: int | None
 
     def begin(self, first: int, total: int) -> Place:
         """Return the place of somebody who has all lines before ``first``."""
         context, until = self.wanted.context, 0
         # What follows a match is wanted though the match is not: so it is when somebody resumes.
-        for number, text in self._texts(max(0, first - context), min(first, total)):
-            for match in self.wanted.matches(text, self.kind):
-                until = number + match + context + 1
+        # Who comes back behind a line that is too long has not seen it.
+        with suppress(LineTooLong):
+            for number, text in self._texts(max(0, first - context), min(first, total)):
+                for match in self.wanted.matches(text, self.kind):
+                    until = number + match + context + 1
         return Place(first, first, until)
 
     def all(self, place: Place, total: int) -> tuple[Place, Lines | None]:
         """Return the next lines."""
         first = place.seen
-        found = part(self.reader, self.logid, first, total, self.most_bytes)
+        found = part(self.reader, self.logid, first, total, self.most_bytes, self.longest)
         if found.text:
             lines = Lines(self.logid, self.kind, first, found.next, found.text)
             return Place(found.next, found.next), lines
@@ -330,13 +336,18 @@ class _Search:
         """Return the next of the lines that are wanted."""
         begun, kept = place, _Kept()
         searched = 0
-        for number, text in self._texts(place.seen, total):
-            place = self._sifted(place, number, text, kept)
-            searched += len(text)
-            if kept.size >= self.most_bytes or searched >= SEARCHED_BYTES:
-                break
-        else:
-            place = Place(place.told, max(place.seen, total), place.until)
+        try:
+            for number, text in self._texts(place.seen, total):
+                place = self._sifted(place, number, text, kept)
+                searched += len(text)
+                if kept.size >= self.most_bytes or searched >= SEARCHED_BYTES:
+                    break
+            else:
+                place = Place(place.told, max(place.seen, total), place.until)
+        except LineTooLong:
+            # What was found before it is told first.
+            if place.seen == begun.seen:
+                raise
         told = place.undecided(self.wanted.context)
         if not kept.lines and told - begun.told < QUIET_LINES:
             return place, None
@@ -382,7 +393,7 @@ class _Search:
 
     def _texts(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Read whole lines, by chunk, with the number of the first of each."""
-        for begin, _, text in texts(self.reader, self.logid, first, end):
+        for begin, _, text in texts(self.reader, self.logid, first, end, self.longest):
             yield begin, text
 
 

@@ -88,7 +88,7 @@ METHODS = {
 
 _NAMES = {method.number: name for name, method in METHODS.items()}
 
-_DAMAGE = (
+DAMAGE = (
     zlib.error,
     OSError,  # bz2: no stream of its kind
     ValueError,  # bz2 and lz4: too short; and our own above
@@ -124,5 +124,5 @@ def decompressed(content: bytes, number: int) -> bytes:
         raise CorruptChunk(f"A piece of this log is stored with the unknown method {number}.")
     try:
         return METHODS[name].decompress(content)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CorruptChunk(f"A piece of this log is damaged: it is not {name}.") from error

@@ -22,13 +22,15 @@ A path may lead to a log that is to come, of a step that is to come, in a build 
 reply's ``logid`` is null then.
 
 A stream that can't go on, since the log has been deleted or may not be read any more, ends with
-``{"sub": 1, "error": sentence, "code": 404}``.
+``{"sub": 1, "error": sentence, "code": 404}``. So it does, with code 413, at a line that is longer
+than ``limits.follow_line_bytes``, when all before it have been told: the sentence names it, and the
+offset behind it. The download, which follows too, has such a line whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -39,8 +41,10 @@ from buildapi.data.api import ROUTER, DataAPI
 from buildapi.data.gate import Action, Identity, Scope
 from buildapi.data.loglines import EVERY_LINE, Growth, Lines, Place, Selection
 from buildapi.data.logs import Log
+from buildapi.data.longlines import LongLine
 from buildapi.data.router import Match
-from buildapi.errors import BadRequest, Forbidden, NoSuchResource
+from buildapi.db.engine import LOGS
+from buildapi.errors import BadRequest, Forbidden, LineTooLong, NoSuchResource
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
 from buildapi.www.hub import Hub, Hubs, ready
@@ -68,6 +72,13 @@ class Road(Protocol):
 
     def lines(self, lines: Lines) -> None:
         """Send lines."""
+
+    def piece(self, text: bytes | None) -> bool:
+        """
+        Send a piece of a line that is too long for ``lines``; None: one begins.
+
+        False if this road does not do that: then the stream ends with an error.
+        """
 
     def end(self, num_lines: int) -> None:
         """Say that these are all."""
@@ -224,7 +235,11 @@ class Follower:
                 if self._stopped:
                     return
                 heard = hub.heard
-                found = await ready(hub.read(self.place, self._offset, small=False))
+                try:
+                    found = await ready(hub.read(self.place, self._offset, small=False))
+                except LineTooLong as error:
+                    await self._send_long(error)
+                    continue
                 await self._send(found)
             if self._stopped or self._ended(found):
                 return
@@ -238,7 +253,9 @@ class Follower:
             # Before anything: the hub may find something at once.
             waiting = self._waiting = Deferred()
             if hub.wait(self, found, heard):
-                await waiting
+                # Where a line is too long we look for ourselves, and decide.
+                with suppress(LineTooLong):
+                    await waiting
 
     async def _send(self, found: Growth) -> None:
         if self._stopped:
@@ -252,6 +269,20 @@ class Follower:
             await self._road.room()
             if self._stopped:
                 return
+
+    async def _send_long(self, error: LineTooLong) -> None:
+        """Send a line piece by piece, where that is possible; else raise the error."""
+        if not (self._wanted.is_all and self._road.piece(None)):
+            raise error
+        line = LongLine(error.logid, error.line)
+        database = self._data.database
+        while piece := await database.read(line.following, LOGS):
+            if self._stopped:
+                return
+            self._check_rights()
+            self._road.piece(piece)
+            await self._road.room()
+        self.place = Place(error.line + 1, error.line + 1)
 
     def take(self, found: Growth) -> bool:
         """Take what the hub has found; say whether to wait on there."""

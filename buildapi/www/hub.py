@@ -143,10 +143,11 @@ class Hub:
         small: there is little to read, so there is no need for a thread; but to search takes time.
         """
         logid, wanted = self.logid, self.wanted
-        most, database = self._hubs.limits.follow_frame_bytes, self._hubs.data.database
+        limits, database = self._hubs.limits, self._hubs.data.database
 
         def read(reader: Reader) -> Growth:
-            return growth(reader, logid, place, offset, wanted, most)
+            most, longest = limits.follow_frame_bytes, limits.follow_line_bytes
+            return growth(reader, logid, place, offset, wanted, most, longest)
 
         if small and wanted.is_all:
             try:

@@ -50,6 +50,10 @@ class HTTPRoad(ABC):
     def lines(self, lines: Lines) -> None:
         """Send lines."""
 
+    def piece(self, text: bytes | None) -> bool:  # noqa: ARG002  see Road
+        """Refuse: most send whole lines."""
+        return False
+
     @abstractmethod
     def end(self, num_lines: int) -> None:
         """Say that these are all."""
@@ -91,6 +95,7 @@ class RawRoad(HTTPRoad):
     ) -> None:
         super().__init__(outbox)
         self._open_log = open_log
+        self._drops_letter = self._line_begins = False
         self._with_heading = with_heading
 
     def begin(self, logid: int) -> Deferred[None]:
@@ -98,11 +103,21 @@ class RawRoad(HTTPRoad):
         return self._open_log(logid).addCallback(self._begun)
 
     def _begun(self, log: RawLog) -> None:
+        self._drops_letter = log.type == "s"
         self.outbox.send(log.heading if self._with_heading else b"")
 
     def lines(self, lines: Lines) -> None:
         """Send their text, without the letters of streams."""
         self.outbox.send(lines.shown)
+
+    def piece(self, text: bytes | None) -> bool:
+        """Send it as it is, without the letter at the beginning of the line."""
+        if text is None:
+            self._line_begins = self._drops_letter
+        elif text:
+            self.outbox.send(text[1:] if self._line_begins and text[:1] != b"\n" else text)
+            self._line_begins = False
+        return True
 
     def end(self, num_lines: int) -> None:  # noqa: ARG002  the end of the answer is the end
         """Remember that the log has ended, and was not only cut off."""

@@ -63,6 +63,10 @@ class Frames:
                 lines.frames[self._opening] = frame
         self._sink.send_bytes(frame)
 
+    def piece(self, text: bytes | None) -> bool:  # noqa: ARG002  see Road
+        """Refuse: a frame has whole lines."""
+        return False
+
     def end(self, num_lines: int) -> None:
         """Send the last frame."""
         self._sink.send({**self._members, "end": {"num_lines": num_lines, "complete": True}})

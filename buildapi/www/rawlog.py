@@ -6,8 +6,9 @@ from twisted.web.http_headers import Headers
 
 from buildapi.data.fetch import Ask
 from buildapi.data.logchunks import RawLog, part, raw_log
+from buildapi.data.longlines import PIECE_BYTES, LongLine
 from buildapi.db.connect import Reader
-from buildapi.errors import CorruptChunk
+from buildapi.errors import CorruptChunk, LineTooLong
 from buildapi.www.download import Body
 from buildapi.www.encoding import Coding, compressor
 
@@ -20,6 +21,9 @@ class LogBody(Body):
         self._coding = coding
         self._compressor = None if coding is None else compressor(coding)
         self._next = 0
+        # A line that is sent piece by piece, and whether nothing of it has been sent yet.
+        self._long: LongLine | None = None
+        self._long_begins = True
 
     def find(self, reader: Reader) -> None:
         """Find the log, or raise NoSuchResource."""
@@ -29,7 +33,13 @@ class LogBody(Body):
     def following(self, reader: Reader) -> bytes:
         """Make some lines; CorruptChunk if there should be more than there are."""
         log = self._log
-        found = part(reader, log.logid, self._next, log.num_lines)
+        if self._long is not None:
+            return self._compressed(self._long_piece(reader))
+        try:
+            found = part(reader, log.logid, self._next, log.num_lines, longest=PIECE_BYTES)
+        except LineTooLong:
+            self._long = LongLine(log.logid, self._next)
+            return self._compressed(log.heading if self._next == 0 else b"")
         # House-keeping empties old logs, and leaves the number of their lines.
         if found.missing and found.next > 0:
             raise CorruptChunk(f"lines of log {log.logid} are missing")
@@ -38,6 +48,23 @@ class LogBody(Body):
             text = log.heading + text
         self._next = found.next
         self.ended = found.missing > 0 or found.next >= log.num_lines
+        return self._compressed(text)
+
+    def _long_piece(self, reader: Reader) -> bytes:
+        assert self._long is not None  # noqa: S101  it is being read
+        piece = self._long.following(reader)
+        if self._long_begins and self._log.type == "s" and piece[:1] != b"\n":
+            shown = piece[1:]
+        else:
+            shown = piece
+        self._long_begins = False
+        if not piece:
+            self._long, self._long_begins = None, True
+            self._next += 1
+            self.ended = self._next >= self._log.num_lines
+        return shown
+
+    def _compressed(self, text: bytes) -> bytes:
         if self._compressor is None:
             return text
         piece = self._compressor.feed(text)
