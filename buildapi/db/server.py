@@ -75,7 +75,7 @@ class Server(Connector):
                 if monotonic() > until:
                     other = self._other_holder(connection)
                     raise CannotOpen(
-                        f"{self.name} is being written by {other}; stop that one, or use"
+                        f"{self.name} is being written by {other}; stop that one, or serve with"
                         " --read-only"
                     )
                 sleep(0.02)

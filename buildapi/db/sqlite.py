@@ -118,7 +118,7 @@ class SQLite(Connector):
             other = self._other_holder()
             self.unlock()
             raise CannotOpen(
-                f"{self.path} is being written by {other}; stop that one, or use --read-only"
+                f"{self.path} is being written by {other}; stop that one, or serve with --read-only"
             ) from None
         except OSError as error:
             self.unlock()
