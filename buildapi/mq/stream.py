@@ -100,7 +100,8 @@ class Stream(AsyncIterator[Event]):
         self._buffer = Buffer(
             slow if history or slow is not Slow.RESUME else Slow.CLOSE, self._room
         )
-        self._starting = consumer is not None or since is not None
+        # Who names a log but no position means the newest of that log.
+        self._starting = any(given is not None for given in (consumer, since, log))
         self._synced = False
         self._rung = False
         self._overflow: Overflow | None = None

@@ -152,8 +152,8 @@ def test_a_log_that_is_emptied_is_a_gap_to_its_end() -> None:
     assert drained(kit.bus.subscribe("#", since=1)) == [Gap(2, 4, "retention"), Synced(4)]
 
 
-@pytest.mark.parametrize(("since", "log"), [(6, None), (2, "another"), (6, LOG)])
-def test_a_position_of_another_log_is_refused(since: int, log: str | None) -> None:
+@pytest.mark.parametrize(("since", "log"), [(6, None), (2, "another"), (6, LOG), (None, "another")])
+def test_a_position_of_another_log_is_refused(since: int | None, log: str | None) -> None:
     """So is one from the future: this log never gave it to anybody."""
     stream = Kit(stored=5).bus.subscribe("#", since=since, log=log)
 

@@ -371,7 +371,7 @@ def test_forgotten_events_are_gone_for_who_asks_for_them(api: BuildAPI, web: Web
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-@pytest.mark.parametrize("query", ["since=1000000", "since=0&log=another"])
+@pytest.mark.parametrize("query", ["since=1000000", "since=0&log=another", "log=another"])
 def test_a_position_of_another_log_is_gone(
     api: BuildAPI, web: WebClient, accept: str, query: str
 ) -> None:

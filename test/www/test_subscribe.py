@@ -111,6 +111,7 @@ def test_what_is_read_and_then_subscribed_is_everything(
     [
         ({"topic": "build.#", "since": 10**6}, 410),
         ({"topic": "build.#", "since": 0, "log": "another"}, 410),
+        ({"topic": "build.#", "log": "another"}, 410),
         ({"topic": "build.#", "since": -1}, 400),
         ({"topic": "build.#", "since": "5"}, 400),
         ({"topic": "build.#", "since": True}, 400),
