@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from buildapi.docs import metrics, openapi, raml, reference
+from buildapi.docs import live, metrics, openapi, raml, reference
 
 FILES: Mapping[str, Callable[[], str]] = {
     "buildapi.raml": raml.text,
+    "live.md": live.text,
     "metrics.md": metrics.text,
     "openapi.json": openapi.text,
     "resources.md": reference.resources,

@@ -10,6 +10,7 @@ from buildapi.data.builddata import BuildData
 from buildapi.data.logchunks import LogChunk
 from buildapi.data.schema import Resource
 from buildapi.data.values import ValueType
+from buildapi.docs import live
 from buildapi.docs.conventions import as_markdown
 from buildapi.docs.endpoints import (
     IDENTIFIER,
@@ -61,10 +62,17 @@ def document() -> Schema:
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": r.plural, "description": described(r)} for r in RESOURCES],
-        "paths": {ROOT + one.path: _path(one) for one in endpoints(ROUTER.routes)},
+        "paths": {
+            **{ROOT + one.path: _path(one) for one in endpoints(ROUTER.routes)},
+            f"{ROOT}/events": {"get": _events()},
+        },
         "components": {
             "schemas": {**_objects(), **_messages()},
-            "parameters": {**_SHARED, **dict(p for r in resources for p in _parameters(r))},
+            "parameters": {
+                **_SHARED,
+                **_LIVE,
+                **dict(p for r in resources for p in _parameters(r)),
+            },
             "responses": _RESPONSES,
         },
     }
@@ -168,6 +176,28 @@ _SHARED: dict[str, Schema] = {
 }
 
 
+_TAKEN: dict[str, Schema] = {
+    "text": _TEXT,
+    "texts": {"type": "array", "items": _TEXT},
+    "integer": _COUNT,
+    "seconds": {"type": "number", "minimum": 0},
+}
+_LIVE: dict[str, Schema] = {
+    f"{place}.{one.name}": {
+        "name": one.name,
+        "in": "query",
+        "description": one.doc,
+        "schema": _TAKEN[one.kind],
+    }
+    for place, arguments in (
+        ("log", live.FOLLOWED),
+        ("outcome", live.OUTCOME),
+        ("events", live.EVENTS),
+    )
+    for one in arguments
+}
+
+
 def _parameters(resource: type[Resource]) -> list[tuple[str, Schema]]:
     found = {"field": _choice("field", list(resource.fields), "Fields to show.")}
     if resource.many:
@@ -249,6 +279,11 @@ def _asked(endpoint: Endpoint) -> list[str]:
         found += ["limit", "offset"]
     if "properties" in resource.fields:
         found.append("property")
+    if resource is LogChunk and endpoint.elements != ("logchunks",):
+        waits = endpoint.kind == "one"
+        found += [f"log.{one.name}" for one in live.FOLLOWED if waits or one.name != "wait"]
+    if endpoint.kind == "one" and "complete" in resource.fields:
+        found += [f"outcome.{one.name}" for one in live.OUTCOME]
     return found
 
 
@@ -272,6 +307,56 @@ def _found(endpoint: Endpoint) -> Schema:
         "description": "Found.",
         "headers": {"X-Seq": {"schema": _COUNT}, "X-Event-Log": {"schema": _TEXT}},
         "content": {"application/json": {"schema": answer}, "text/plain": {}},
+    }
+
+
+def _events() -> Schema:
+    """Describe the events over HTTP."""
+    event = {
+        "type": "object",
+        "properties": {
+            "seq": _COUNT,
+            "topic": _TEXT,
+            "at": {"type": "number"},
+            "keys": {"type": "array", "items": _TEXT},
+            "m": {"type": "object"},
+        },
+        "required": ["seq", "topic", "at", "m"],
+    }
+    counts = dict.fromkeys(("seq", "oldest", "newest"), _COUNT)
+    meta = {
+        "type": "object",
+        "properties": {**counts, "more": {"type": "boolean"}},
+        "required": [*counts, "more"],
+    }
+    page = {
+        "type": "object",
+        "properties": {"events": {"type": "array", "items": event}, "meta": meta},
+        "required": ["events", "meta"],
+    }
+    gone: Schema = {
+        "type": "object",
+        "properties": {"error": _TEXT, "oldest": _COUNT, "newest": _COUNT, "log": _TEXT},
+    }
+    media = {"application/json": {"schema": page}, "text/event-stream": {}}
+    refused = {status: _ref("responses", status) for status in ("400", "503")}
+    text = {**_TEXT, "contentMediaType": "application/json"}
+    return {
+        "summary": "Events after a position.",
+        "operationId": "get /events",
+        "parameters": [_ref("parameters", f"events.{one.name}") for one in live.EVENTS],
+        "responses": {
+            "200": {"description": "As one answer, or as a stream.", "content": media},
+            **refused,
+            "409": {
+                "description": "There is no log that tells of every change.",
+                "content": {"text/plain": {"schema": {**text, "contentSchema": gone}}},
+            },
+            "410": {
+                "description": "Events have been forgotten, or the position is of another log.",
+                "content": {"text/plain": {"schema": {**text, "contentSchema": gone}}},
+            },
+        },
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from buildapi.data.query import arguments
+from buildapi.docs.live import EVENTS
 from buildapi.errors import BadQuery
 from buildapi.mq.topic import parse_pattern
 
@@ -16,7 +17,7 @@ USUAL_LIMIT = 1_000
 # Nobody waits longer: proxies take a connection for dead after a minute.
 MOST_WAIT_S = 60.0
 
-_KNOWN = ("topic", "since", "after", "log", "limit", "wait")
+_KNOWN = tuple(one.name for one in EVENTS)
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 

@@ -10,6 +10,7 @@ from buildapi.data.logchunks import LogChunk
 from buildapi.data.loglines import Selection, selection
 from buildapi.data.query import Query, arguments, parse
 from buildapi.data.values import LARGEST, integer
+from buildapi.docs.live import FOLLOWED
 from buildapi.errors import BadQuery
 from buildapi.settings import Limits
 
@@ -19,7 +20,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TRUE = ("1", "true", "yes", "on")
 # Those that only mean something here, and each of them once.
-_ONCE = ("follow", "wait", "grep", "context", "streams")
+_ONCE = tuple(one.name for one in FOLLOWED)
 
 
 class LogQuery(NamedTuple):

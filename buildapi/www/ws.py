@@ -42,6 +42,7 @@ from twisted.python.failure import Failure
 from buildapi.data.api import DataAPI
 from buildapi.data.gate import ANONYMOUS, Identity
 from buildapi.data.watches import Watches
+from buildapi.docs.live import COMMANDS
 from buildapi.errors import BadRequest, BuildAPIError, Conflict, NotFound
 from buildapi.mq.buffer import Slow
 from buildapi.mq.bus import Bus
@@ -84,20 +85,6 @@ class Reply(NamedTuple):
 
     members: dict[str, Any]
     then: Callable[[], None] = lambda: None
-
-
-# Each command with the arguments that it may have besides cmd and _id.
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "ping": (),
-    "hello": (),
-    "subscribe": ("topic", "topics", "since", "log", "slow"),
-    "startConsuming": ("path",),
-    "stopConsuming": ("path",),
-    "followLog": ("logid", "path", "offset", "grep", "context", "streams"),
-    "watch": ("path", "slow"),
-    "follow": ("path", "offset", "offsets", "grep", "context", "streams"),
-    "unsubscribe": ("sub",),
-}
 
 
 class Client:
@@ -225,7 +212,7 @@ class Client:
         if word not in COMMANDS:
             raise NoSuchCommand(f"no such command type '{word}'")
         for name in frame:
-            if name not in ("cmd", "_id", "type", *COMMANDS[word]):
+            if name not in ("cmd", "_id", "type", *COMMANDS[word].names):
                 raise BadRequest(f"Invalid method argument '{name}'")
         return self._handlers[word]
 

@@ -37,9 +37,28 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 
 def test_every_pattern_has_its_path(document: Any) -> None:
     """The patterns stand beside the paths that they are."""
-    found = [pattern for path in document["paths"].values() for pattern in path["x-patterns"]]
+    paths = document["paths"].values()
+    found = [pattern for path in paths for pattern in path.get("x-patterns", ())]
 
     assert len(found) == 138
+
+
+def asked(document: Any, path: str) -> set[str]:
+    """Return the arguments that a GET takes."""
+    parameters = document["components"]["parameters"]
+    references = document["paths"][f"/api/v2/{path}"]["get"]["parameters"]
+    return {parameters[one["$ref"].rpartition("/")[2]]["name"] for one in references}
+
+
+def test_what_waits_and_what_goes_on_has_its_arguments(document: Any) -> None:
+    """Events, a log's lines, the outcome of what can be complete."""
+    assert asked(document, "events") == {"topic", "since", "after", "log", "limit", "wait"}
+    followed = {"follow", "wait", "grep", "context", "streams", "offset"}
+    assert followed <= asked(document, "logs/{logid}/contents")
+    assert followed - asked(document, "logs/{logid}/raw") == {"wait"}
+    assert asked(document, "builds/{buildid}") >= {"until", "wait"}
+    assert "until" not in asked(document, "builders/{builderid_or_buildername}")
+    assert "until" not in asked(document, "builds")
 
 
 def test_a_field_has_its_type_and_its_text(document: Any) -> None:
