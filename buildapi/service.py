@@ -74,7 +74,7 @@ class BuildAPI(MultiService):
         self.masterid: int | None = None
         self.port: IListeningPort | None = None
         self.reactor = reactor
-        self.mq = Bus()
+        self.mq = Bus(clock=reactor)
         holder = self.master or "buildapi serve"
         self.database = Database(
             settings.database, reactor, self._committed, announced, holder, settings.events

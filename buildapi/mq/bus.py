@@ -26,6 +26,7 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,6 +35,7 @@ from buildapi.mq.buffer import Bounds, Room, Slow
 from buildapi.mq.event import Event
 from buildapi.mq.history import Extent, History, replaced
 from buildapi.mq.listener import Consumer, Listener
+from buildapi.mq.rest import Rest
 from buildapi.mq.stream import Stream
 from buildapi.mq.topic import (
     MAX_ELEMENTS,
@@ -66,9 +68,15 @@ class Bus:
 
     Counters since the start: ``published`` events, ``delivered`` calls of listeners, and how many
     of these ``failed``.  ``history``: the event log, if there is one to go back to.
+    clock: gives the time, if many are to be told only as often as leaves time for other work.
     """
 
-    def __init__(self, last_seq: int = 0, history: History | None = None) -> None:
+    def __init__(
+        self,
+        last_seq: int = 0,
+        history: History | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
         self.history = history
         self.published = 0
         self.delivered = 0
@@ -85,6 +93,7 @@ class Bus:
         # Of streams that have ended.
         self._past_dropped = self._past_gaps = 0
         self._afterwards: deque[Callable[[], None]] = deque()
+        self._rest = Rest(clock, self._work)
         self._numbers = count()
         self._pending: deque[Event] = deque()
         self._delivering = False
@@ -138,20 +147,36 @@ class Bus:
         On the reactor's thread. Never raises because of a listener.
         """
         self._pending.extend(events)
-        if self._delivering:
-            return
+        if not self._delivering:
+            self._work()
+
+    def _work(self) -> None:
         self._delivering = True
         try:
-            while self._pending or self._afterwards:
-                if self._pending:
-                    self._deliver(self._pending.popleft())
-                else:
-                    self._call_afterwards(self._afterwards.popleft())
+            self._deliver_pending()
+            if self._afterwards and (self._closed or self._rest.is_over()):
+                self._rest.begin(self._call_all())
         finally:
             self._delivering = False
 
+    def _deliver_pending(self) -> None:
+        while self._pending:
+            self._deliver(self._pending.popleft())
+
+    def _call_all(self) -> int:
+        called = 0
+        while self._afterwards:
+            self._call_afterwards(self._afterwards.popleft())
+            called += 1
+            self._deliver_pending()
+        return called
+
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call back once all that is being published has been; at once, if nothing is."""
+        """
+        Call back once all that is being published has been; at once, if nothing is.
+
+        When many are called so, they may have to wait for some milliseconds, and find more then.
+        """
         if self._delivering:
             self._afterwards.append(callback)
         else:
@@ -264,6 +289,9 @@ class Bus:
         Subscribers can still read what is buffered; then their iteration ends.
         """
         self._closed = True
+        self._rest.cancel()
+        if not self._delivering:
+            self._work()
         for stream in self.streams:
             stream.end()
         for listener in tuple(self._listeners):
