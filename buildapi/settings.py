@@ -252,7 +252,7 @@ class Limits:
         "stream with an error that names it; raw downloads, also those that follow, have it whole.",
     )
     follow_gather_ms: Span = setting(
-        5.0,
+        3.0,
         "Milliseconds for which lines of a busy log are gathered into one frame; the first line "
         "after a pause is sent at once. A log with many followers is gathered longer.",
     )

@@ -31,7 +31,7 @@ from buildapi.mq.event import Event
 from buildapi.settings import Limits
 
 # The more have to be told, the longer lines are gathered: for so many, twice as long.
-FOLLOWERS_TO_DOUBLE = 200
+FOLLOWERS_TO_DOUBLE = 100
 MOST_GATHERED_S = 0.05
 # So many are told in one turn of the reactor: that takes about a millisecond.
 TOLD_AT_ONCE = 100
