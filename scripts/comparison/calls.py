@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from comparison.judging import Question
 
@@ -61,6 +62,11 @@ ACTIONS: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
     "projects": (("get", {}),),
 }
 TABLES = {"changes": "SELECT changeid FROM changes"}
+PLACES = {
+    "builds": "SELECT 'builders', builderid, 'builds', number FROM builds",
+    "workers": "SELECT 'masters', m.id, 'workers', w.id FROM masters m, workers w"
+    " UNION SELECT 'builders', b.id, 'workers', w.name FROM builders b, workers w",
+}
 # What a form may be filled in with, each wrong now and then.
 VALUES: dict[str, Sequence[Any]] = {
     "word": ("abc", "é", "", "ABC", ["abc"], "abc\n", " "),
@@ -99,6 +105,14 @@ class Calls:
                     row[0] for row in connection.execute(TABLES.get(kind, f"SELECT id FROM {kind}"))
                 ]
                 for kind in ACTIONS
+            }
+            # The same objects by other paths, of some masters that know them and some that don't.
+            self._places = {
+                kind: [
+                    "/".join(quote(str(word), safe="") for word in row)
+                    for row in connection.execute(sql)
+                ]
+                for kind, sql in PLACES.items()
             }
             (self._builderid,) = connection.execute(
                 "SELECT id FROM builders WHERE name = 'runtests'"
@@ -160,10 +174,13 @@ class Calls:
         kind = self.one(list(ACTIONS))
         method, params = self.one(ACTIONS[kind])
         ident: Any = self.one((*self._ids[kind][-20:], *self._ids[kind][:20], 999999))
+        path = f"{kind}/{ident}"
+        if kind in self._places and self.chance(0.5):
+            path = self.one(self._places[kind])
         category = "rpc-ok"
         if self.chance(0.1):
             method, category = self.one(("nosuch", "", "stop ", "get")), "rpc-unknown-method"
-        return self._call(f"{kind}/{ident}", category, method, params)
+        return self._call(path, category, method, params)
 
     def _call(self, path: str, category: str, method: str, params: dict[str, Any]) -> Question:
         ident = self.one((1, "a", None, True))
