@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from buildapi.testing.memory import DATABASE
 
 # A machine that is busy with something else is no reason to fail.
-hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile("patient", deadline=None, max_examples=200)
 # For thousands of examples where a test says so: pytest --hypothesis-profile=thorough FILE
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=12_000)
 hypothesis.settings.load_profile("patient")

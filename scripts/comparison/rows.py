@@ -178,9 +178,9 @@ class House:
                 seen.add(stamp["ss_hash"])
                 self.stamps.append(self.add(t.sourcestamps, **stamp))
                 self.places[stamp["codebase"]].append(self.stamps[-1])
-        self.changes: list[int] = []
+        self.chains_of: dict[str, list[int]] = {codebase: [] for codebase in CODEBASES}
         for _ in range(80):
-            self.changes.append(self.change())
+            self.change()
 
     def stamp(self) -> dict[str, Any]:
         """Return a source stamp as a row."""
@@ -205,7 +205,7 @@ class House:
         }
         return {**what, "ss_hash": ss_hash(**what), "created_at": self.one(TIMES)}
 
-    def change(self) -> int:
+    def change(self) -> None:
         """Make a change."""
         stampid = self.one(self.stamps)
         stamp = self.connection.execute(
@@ -223,8 +223,10 @@ class House:
             when_timestamp=self.one(TIMES),
             category=self.maybe(WORDS),
             sourcestampid=stampid,
-            parent_changeids=self.maybe(self.changes[-5:]),
+            # A chain stays in its codebase.
+            parent_changeids=self.maybe(self.chains_of[stamp.codebase][-5:]),
         )
+        self.chains_of[stamp.codebase].append(changeid)
         for name in self.some(WORDS):
             self.add(t.change_files, changeid=changeid, filename=name)
         for name in self.some(WORDS):
@@ -233,7 +235,6 @@ class House:
             self.add(
                 t.change_properties, changeid=changeid, property_name=name, property_value=pair
             )
-        return changeid
 
     def followed(self) -> None:
         """Codebases whose commits are followed: trees with several roots and branches."""

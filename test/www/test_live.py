@@ -190,7 +190,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=happenings)
 @pytest_twisted.ensureDeferred
 async def test_each_line_comes_exactly_once(api: BuildAPI, actions: list[tuple[str, Any]]) -> None:

@@ -689,7 +689,7 @@ def make(api: BuildAPI, name: str, number: int, text: str) -> None:
 
 
 @settings(
-    # 25, or thousands with the profile "thorough".
+    # 50, or thousands with the profile "thorough".
     max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
