@@ -49,6 +49,8 @@ class Socket(WebSocketServerProtocol):
     client: Client | None = None
     # The window of compression in bits, if the client has agreed to it.
     bits: int | None = None
+    # What a ping had that came while the client did not read.
+    pinged: bytes | None = None
     # Frees the place that was taken at the handshake.
     leave: Callable[[], None] | None = None
 
@@ -90,6 +92,21 @@ class Socket(WebSocketServerProtocol):
             extension._decompressor = None  # noqa: SLF001  it has no other way
         if self.client is not None:
             self.client.received(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer, but not a client that does not read: its answers would be without number."""
+        if self.client is None or not self.outbox.paused:
+            super().onPing(payload)
+        elif self.pinged is None:
+            self.outbox.writable().addCallback(self._answer_ping)
+            self.pinged = payload
+        else:
+            # As RFC 6455 has it, the answer to the last one is enough.
+            self.pinged = payload
+
+    def _answer_ping(self, _: None) -> None:
+        payload, self.pinged = self.pinged, None
+        super().onPing(payload or b"")
 
     def onAutoPingTimeout(self) -> None:
         """

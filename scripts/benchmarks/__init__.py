@@ -19,6 +19,7 @@ What ``scripts/bench`` measures, and how: figures of buildapi beside its peers, 
     measure    the chapters: REST, reads of every kind, a busy server, appends
     following  the chapters on a log that grows: one follower, a thousand
     streams    the chapters on events: the bus, many WebSockets, who comes back
+    stalled    the chapter on clients that do not read, on every road
     report     one table, with the aims and what became of them
 
 Nothing here asserts a time; what must be right (every answer 200, every line stored) is checked.

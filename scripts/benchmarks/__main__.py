@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import databases, following, measure, report, servers, setup, streams
+from benchmarks import databases, following, measure, report, servers, setup, stalled, streams
 from benchmarks.databases import Data
 from benchmarks.measure import Effort, Results
 from benchmarks.processes import DidNotStart, Processes, processes
@@ -28,6 +28,7 @@ CHAPTERS = {
     "bus": streams.bus,
     "fanout": streams.fanout,
     "returning": streams.returning,
+    "stalled": stalled.stalled,
 }
 DATABASES: dict[str, type[Data]] = {
     "sqlite": databases.SQLiteFile,
@@ -117,7 +118,7 @@ def _measure(
         "appends": ("embedder", *(peer for peer in peers if peer == "buildbot")),
     }
     casts["bus"] = ()
-    casts["returning"] = casts["crowd"] = ("embedder",)
+    casts["returning"] = casts["crowd"] = casts["stalled"] = ("embedder",)
     casts["follower"] = casts["fanout"] = casts["appends"]
     casts["reads"] = ("buildapi", *(peer for peer in peers if peer == "buildbot"))
     casts["busy"] = ("buildapi", *(peer for peer in peers if peer == "twisted"))

@@ -15,6 +15,7 @@ from benchmarks.following import CROWD, PACES
 from benchmarks.load import generator
 from benchmarks.measure import CHEAP, CONNECTIONS, HEAVY, READERS, Effort, Results
 from benchmarks.setup import BUILDBOT
+from benchmarks.stalled import CLIENTS, ROADS
 from benchmarks.streams import AUDIENCES, MISSED, PACE, STALLED
 
 # Whose figures stand in the columns, and who appends.
@@ -144,11 +145,19 @@ def chapters(results: Results, builds: int) -> list[Chapter]:
     if results.crowds:
         title = f"{CROWD:,} followers of one log, ms from append to the line at each"
         found.append(Chapter(title, list(_crowds(results))))
+    return [*found, *_of_events(results)]
+
+
+def _of_events(results: Results) -> list[Chapter]:
+    found = []
     if results.bus:
         title = "Bus, events published per second of processor time, by subscribers"
         found.append(Chapter(title, list(_bus(results))))
     if results.returning:
         found.append(Chapter("Who comes back, and who does not read", list(_returning(results))))
+    if ROADS.keys() & results.stalled.keys():
+        title = f"{CLIENTS} clients that do not read, MiB each"
+        found.append(Chapter(title, list(_stalled(results))))
     if results.fanout:
         title = "Events told over WebSockets, deliveries/s"
         found.append(Chapter(title, list(_fanout(results))))
@@ -312,6 +321,12 @@ def _returning(results: Results) -> Iterator[Figure]:
     aims = (Aim(8.0625, "at_most"),)
     title = f"  {STALLED} clients that do not read, MiB each"
     yield Figure(title, [results.stalled[server]], aims, lower_is_better=True)
+
+
+def _stalled(results: Results) -> Iterator[Figure]:
+    for road in ROADS:
+        found = [results.stalled.get(road)]
+        yield Figure(f"  {road}", found, (Aim(8.0625, "at_most"),), lower_is_better=True)
 
 
 def _title(name: str, connections: int) -> str:

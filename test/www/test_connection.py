@@ -276,6 +276,25 @@ def test_replies_count_as_well(ws: WebSocketClient, wire: Wire) -> None:
     assert ws.ended[0] == 4008
 
 
+def test_who_pings_and_does_not_read_gets_one_answer(ws: WebSocketClient, wire: Wire) -> None:
+    """To the last, when it reads on: what waits for it has a bound, whatever it sends."""
+    wire.slow = True
+    while wire.waiting <= Wire.FULL:
+        ws.send({"cmd": "ping", "_id": "x" * 1_900})
+    before = wire.waiting
+    for number in range(10_000):
+        ws.send_frame(0x9, b"%0100d" % number)
+    assert wire.waiting == before
+
+    received = wire.sip()
+    wire.slow = False
+    received += wire.take()
+
+    pong = bytes([0x8A, 100])
+    assert received.count(pong) == 1
+    assert received.endswith(pong + b"%0100d" % 9_999)
+
+
 def test_a_slow_client_is_not_dropped_for_a_late_pong(
     api: BuildAPI, clock: Clock, ws: WebSocketClient, wire: Wire
 ) -> None:
