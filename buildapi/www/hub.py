@@ -128,6 +128,7 @@ class Hub:
         # In the order in which they came.
         self._waiting: dict[Member, None] = {}
         self._looking: Deferred[Any] | None = None
+        self._looking_from = self._place
         self._telling: IDelayedCall | None = None
         # From a look until all have been told of what it found.
         self._busy = False
@@ -171,6 +172,9 @@ class Hub:
         """
         place = member.place
         assert place is not None  # noqa: S101  he has read
+        if self._looking is not None and not _reaches(place, self._looking_from):
+            # What is being read begins behind what he has: the lines between would be lost.
+            return False
         if not self._waiting:
             self._place = place
         elif found.total < self._total:
@@ -251,7 +255,7 @@ class Hub:
         if not isinstance(found, Deferred):
             self._found(found)
             return
-        self._looking = found
+        self._looking, self._looking_from = found, self._place
         found.addCallbacks(self._found, self._failed)
         # Not an error of those two, which nobody would hear of.
         found.addErrback(self._failed)
@@ -293,6 +297,11 @@ class Hub:
         waiting, self._waiting = self._waiting, {}
         for member in waiting:
             member.release(failure)
+
+
+def _reaches(place: Place, other: Place) -> bool:
+    """Say whether somebody at this place lacks nothing of what is before the other one."""
+    return place.seen >= other.seen and place.told >= other.told
 
 
 def ready(value: Growth | Deferred[Growth]) -> Deferred[Growth]:

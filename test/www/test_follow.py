@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
 from buildapi.data.gate import Gate, Identity, Restriction
-from buildapi.data.loglines import Lines
+from buildapi.data.loglines import Growth, Lines
 from buildapi.db.eventlog import Draft
 from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
@@ -23,7 +23,7 @@ from buildapi.testing import WebSocketClient, Wire, a_build, a_log, a_step, in_m
 from buildapi.www import hub
 from buildapi.www.connection import Sockets
 from buildapi.www.follow import Follower
-from buildapi.www.hub import Hub
+from buildapi.www.hub import Hub, ready
 
 LINE = "x" * 1023 + "\n"
 
@@ -685,6 +685,44 @@ def test_who_calls_a_stream_alike_gets_the_same_frame(
 
     assert len(made) == 1
     assert all(text_of(client, "s") == "a\n" for client in clients)
+
+
+def _held(patched: pytest.MonkeyPatch) -> list[tuple[Deferred[Growth], Growth]]:
+    """Let hubs read, but tell nobody what they found; return that, and who is to be told."""
+    held: list[tuple[Deferred[Growth], Growth]] = []
+    read = Hub.read
+
+    def reading(*arguments: Any, **options: Any) -> Deferred[Growth]:
+        waiting: Deferred[Growth] = Deferred()
+        held.append((waiting, result_of(ready(read(*arguments, **options)))))
+        return waiting
+
+    patched.setattr(Hub, "read", reading)
+    return held
+
+
+@pytest.mark.parametrize(("offset", "stays"), [(0, True), (0, False), (2, True), (2, False)])
+def test_what_is_read_for_those_further_on_is_not_for_who_comes_meanwhile(
+    api: BuildAPI, monkeypatch: pytest.MonkeyPatch, offset: int, *, stays: bool
+) -> None:
+    """It would lack the lines before; on a slow database, a read takes its time."""
+    logid = result_of(a_log(api))
+    late, ahead = WebSocketClient(Wire(api)), Wire(api)
+    with monkeypatch.context() as patched:
+        of_nothing = _held(patched)
+        follow(late, "s", logid=logid)
+    follow(WebSocketClient(ahead), "s", logid=logid, offset=offset)
+    append(api, logid, "0\n1\n")
+    with monkeypatch.context() as patched:
+        further_on = _held(patched)
+        append(api, logid, "2\n")
+    if not stays:
+        ahead.hang_up()
+
+    for waiting, found in of_nothing + further_on:
+        waiting.callback(found)
+
+    assert text_of(late, "s") == "0\n1\n2\n"
 
 
 @pytest.fixture
