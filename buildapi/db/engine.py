@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from buildapi.db import migrate
 from buildapi.db.connect import Reader, sentence
+from buildapi.db.contact import Contact
 from buildapi.db.groupcommit import Committed, GroupCommit
 from buildapi.db.readers import Lane, Readers
 from buildapi.db.retention import DAY_S, Retention, trim
@@ -87,6 +88,7 @@ class Database:
         self._reactor = reactor
         threaded = IReactorThreads.providedBy(reactor) and not self.connector.in_memory
         from_thread = reactor.callFromThread if threaded else None
+        contact = Contact(self.connector.name)
         if not settings.read_only:
             patience_s = settings.busy_timeout_s
             commits = GroupCommit(
@@ -95,11 +97,12 @@ class Database:
                 announce,
                 patience_s,
                 alone=not settings.foreign_writer,
+                contact=contact,
             )
             self.writer = Writer(commits, deliver, from_thread, settings.max_queued_writes)
         self._readers: Readers | None = None
         if from_thread is not None:
-            self._readers = Readers(self.connector, from_thread, self._lanes())
+            self._readers = Readers(self.connector, from_thread, self._lanes(), contact)
         self.retention = Retention([_forgetting(events or Events())], self.write, reactor)
         self._inline: Reader | None = None
         # Makes all reads where there are no threads.

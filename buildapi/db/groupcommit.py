@@ -31,7 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from buildapi.db import eventlog
-from buildapi.db.connect import Connector, Reader
+from buildapi.db.connect import Connector, Reader, sentence
+from buildapi.db.contact import Contact
 from buildapi.db.transaction import Announce, Tx
 from buildapi.errors import Conflict, Stopping, Unavailable
 from buildapi.histogram import Histogram
@@ -84,7 +85,8 @@ class GroupCommit:
 
     clock: seconds since the epoch.  announce: makes changes into events.  patience_s: how long a
     busy or lost database is tried again.  alone: nobody else writes, so that what was written
-    need not be read again.  ``seq``: the position of the newest event.
+    need not be read again.  contact: is told whether transactions succeed.
+    ``seq``: the position of the newest event.
     ``durations`` (seconds) and ``sizes`` (bodies) of the transactions that were committed.
     """
 
@@ -98,8 +100,10 @@ class GroupCommit:
         patience_s: float,
         *,
         alone: bool = True,
+        contact: Contact | None = None,
     ) -> None:
         self._connector = connector
+        self._contact = contact or Contact(connector.name)
         self._clock = clock
         self._announce = announce
         self._patience_s = patience_s
@@ -170,12 +174,17 @@ class GroupCommit:
         until, delays = monotonic() + self._patience_s, _delays()
         while True:
             try:
-                return self._transaction(jobs, run)
+                committed = self._transaction(jobs, run)
             except Exception as error:
+                if self._connector.is_lost(error):
+                    self._contact.lost(sentence(error))
                 if not (self._connector.is_busy(error) or self._connector.is_lost(error)):
                     raise
                 if self._giving_up.wait(next(delays)) or monotonic() > until:
                     raise _OutOfReach(str(self._connector.explained(error))) from error
+            else:
+                self._contact.found()
+                return committed
 
     def _transaction(self, jobs: list[Job], run: Callable[[Tx, Job], None]) -> Committed:
         connection = self._connected()

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from buildapi.db.connect import Connector, Read, Reader
+from buildapi.db.connect import Connector, Read, Reader, sentence
+from buildapi.db.contact import Contact
 from buildapi.errors import Stopping
 
 T = TypeVar("T")
@@ -65,14 +66,19 @@ class Readers:
     """
     Makes reads in threads.
 
-    from_thread: runs a callable on the reactor thread.
+    from_thread: runs a callable on the reactor thread.  contact: is told whether reads succeed.
     """
 
     def __init__(
-        self, connector: Connector, from_thread: Callable[..., object], lanes: Iterable[Lane]
+        self,
+        connector: Connector,
+        from_thread: Callable[..., object],
+        lanes: Iterable[Lane],
+        contact: Contact,
     ) -> None:
         self.connector = connector
         self.from_thread = from_thread
+        self.contact = contact
         self.given_up = False
         self._queues: dict[str, SimpleQueue[Reading | None]] = {}
         self._threads: list[ReaderThread] = []
@@ -185,11 +191,15 @@ class ReaderThread(Thread):
 
     def _result(self, work: Read) -> Any:
         try:
-            return self._read(work)
+            result = self._read(work)
         except BaseException as error:  # noqa: BLE001  whatever it is belongs to who asked
+            if self._connector.is_lost(error):
+                self._pool.contact.lost(sentence(error))
             slow = self._connector.is_interrupted(error) and not self._given_up()
             self._end_snapshot(error)
             return Failure(self._lane.too_slow() if slow else self._connector.explained(error))
+        self._pool.contact.found()
+        return result
 
     def _read(self, work: Read) -> Any:
         if self._given_up():

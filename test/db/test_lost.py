@@ -16,6 +16,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import provider
 
 from buildapi.db.transaction import Tx
 from buildapi.errors import Unavailable
@@ -277,6 +279,14 @@ async def test_a_server_that_stays_away_makes_writes_unavailable(
     opening: Opener, server: Server
 ) -> None:
     """After the time of the setting; then nothing is half-written, and it goes on by itself."""
+    told: list[str] = []
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace", "").endswith("Contact"):
+            told.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
     database = await opening(busy_timeout_s=0.1)
     await database.add("a")
     await deferToThread(server.stop)
@@ -291,6 +301,13 @@ async def test_a_server_that_stays_away_makes_writes_unavailable(
         await deferToThread(server.start)
 
     await database.add("c")
+    globalLogPublisher.removeObserver(observe)
+    # The log says it once, however many failed.
+    name = database.connector.name
+    assert [line.partition(": ")[0] for line in told] == [
+        f"{name} does not answer",
+        f"{name} answers again",
+    ]
     assert database.seen.names() == ["a", "c"]
     assert database.delivered == [1, 2]
     assert database.seen.is_sound()
