@@ -47,15 +47,15 @@ def reads(builds: int) -> tuple[Read, ...]:
     return (
         Read("single build", ROW, 12, most=builds),
         Read("list of 50 builds", newest, 70),
-        Read("  another page each time", newest + any_page, None, most=PAGES),
+        Read("  each time another page", newest + any_page, None, most=PAGES),
         Read("  with property=*", f"{newest}&property=*", 130),
-        Read("    another page each time", f"{newest}&property=*{any_page}", None, most=PAGES),
+        Read("    each time another page", f"{newest}&property=*{any_page}", None, most=PAGES),
         Read("  filtered by builder and results", f"{newest}&{filtered}", None),
         Read("  unchanged (304)", newest, None, unchanged=True),
         Read("deep path by numbers", by_number, 15, most=numbers),
         Read("deep path by names", by_name, 15, most=numbers),
         Read("50 changes", changes, 60),
-        Read("  another page each time", changes + any_page, None, most=PAGES),
+        Read("  each time other changes", changes + any_page, None, most=PAGES),
         Read("all builders", f"{API}/builders", 20),
         Read("raw log, MB/s", f"{API}/logs/{big_log(builds)}/raw", 15, 2, megabytes=True),
     )

@@ -168,6 +168,8 @@ def all_reads(
             results.notes.append(f"{read.name.strip()}: no ETag, so nothing to measure")
             continue
         if not read.megabytes:
+            for server in servers:
+                server.recover(running, warm_path)
             _compare(servers, [warm_path], results)
         yield f"{read.path}, {read.connections} connections{', unchanged' if etag else ''}"
         load = Load(read.path, read.connections, read.most, etag)

@@ -49,6 +49,15 @@ class Server:
         for _ in range(most):
             self._answer(warm_path)
 
+    def recover(self, running: Processes, path: str) -> None:
+        """Start a fragile one again if the load before has left it unable to answer."""
+        if not self.fragile:
+            return
+        try:
+            self._answer(path)
+        except OSError:
+            self.fresh(running, path, most=1)
+
     def get(self, path: str) -> Any:
         """Return the JSON that it answers."""
         return json.loads(self._answer(path)[1])
