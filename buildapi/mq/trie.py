@@ -56,23 +56,19 @@ class Trie(Generic[T]):
     """
     Values under patterns, found by names.
 
-    ``len()`` is the number of pairs of a pattern and a value. Values are told apart by equality.
+    pairs: how many there are of a pattern and a value. Values are told apart by equality.
     """
 
     def __init__(self) -> None:
         self._root: Place[T] = Place()
-        self._pairs = 0
-
-    def __len__(self) -> int:
-        """Count the pairs; an empty trie is false."""
-        return self._pairs
+        self.pairs = 0
 
     def add(self, pattern: Pattern, value: T) -> None:
         """Put a value under a pattern; a second time changes nothing."""
         node = self._root
         for step in pattern:
             node = node.grow(step)
-        self._pairs += value not in node.values
+        self.pairs += value not in node.values
         node.values.add(value)
 
     def remove(self, pattern: Pattern, value: T) -> None:
@@ -85,7 +81,7 @@ class Trie(Generic[T]):
         for step in pattern:
             path.append(path[-1].next[step])
         path[-1].values.remove(value)
-        self._pairs -= 1
+        self.pairs -= 1
         for step in reversed(pattern):
             node = path.pop()
             if node.values or node.next:
@@ -104,13 +100,15 @@ class Trie(Generic[T]):
         """
         # Most names leave before anything wild has come, and until then there is but one path.
         place = self._root
-        for at, word in enumerate(words):
+        at = 0
+        for word in words:
             if place.has_wild:
                 return _reached(place, words[at:])
             following = place.next.get(word)
             if following is None:
                 return ()
             place = following
+            at += 1  # noqa: SIM113  to enumerate takes longer
         return _reached(place, ())
 
 

@@ -175,7 +175,13 @@ def all_reads(
         load = Load(read.path, read.connections, read.most, etag)
         for _ in range(effort.rounds):
             for server in servers:
-                server.fresh(running, warm_path, most=1 if read.megabytes else WARM_UP)
+                try:
+                    server.fresh(running, warm_path, most=1 if read.megabytes else WARM_UP)
+                except TimeoutError:
+                    if not server.fragile:
+                        raise
+                    results.notes.append(f"{server.name} gave no answer to {read.path}")
+                    continue
                 rate = measured(load, server.port, _patience(server, read, effort))
                 results.reads.setdefault((read.name, server.name), []).append(rate)
                 _tell_failures(server, read.path, rate, results)
