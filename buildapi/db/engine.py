@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from functools import partial
-from sqlite3 import OperationalError
 from time import thread_time
 from traceback import clear_frames
 from typing import Any, TypeVar
@@ -264,8 +263,9 @@ class Database:
             return work(reader)
         except Exception as error:
             self._end_snapshot(reader, error)
-            # Interrupted by the budget, or a lock that nobody may wait for here.
-            if isinstance(error, (TooLarge, OperationalError)):
+            # Interrupted by the budget, or a lock that nobody may wait for here; if it is something
+            # else that the database has against it, the pool finds out.
+            if isinstance(error, (TooLarge, self.connector.Error)):
                 self._exile(shape)
                 raise TooLarge from error
             raise self.connector.explained(error) from None
