@@ -162,9 +162,9 @@ class Connector(ABC):
         A statement that is wrong is not made right by waiting.
         """
         if self.is_trouble(error):
-            return Unavailable(
-                f"the database is not available; try again later ({sentence(error)})"
-            )
+            # Where a server is that can't be reached is nobody's business: the log has it.
+            why = "" if self.is_lost(error) else f" ({sentence(error)})"
+            return Unavailable(f"the database is not available; try again later{why}")
         return self.refusal(error) or error
 
     @abstractmethod
