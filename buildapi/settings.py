@@ -247,7 +247,7 @@ class Limits:
         131_072, "Size of the lines in one frame of a followed log; a longer line is one by itself."
     )
     follow_line_bytes: Count = setting(
-        1_048_576,
+        4_194_304,
         "Size of the longest line that a frame of a followed log may have. A longer one ends the "
         "stream with an error that names it; raw downloads, also those that follow, have it whole.",
     )
