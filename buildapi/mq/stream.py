@@ -186,14 +186,14 @@ class Stream(AsyncIterator[Event]):
             items.append(Synced(self._position))
         if self._buffer.lost is not None:
             items.append(self._gap(self._buffer.first_lost, self._buffer.lost, "overflow"))
-        if len(self._buffer):
+        events: list[Event] = []
+        # A slice of events that the reader may not see is not the end of what waits.
+        while len(self._buffer) and not events:
             waiting = self._buffer.take(most_bytes)
-            newest = waiting[-1].seq
+            self._position = max(self._position, waiting[-1].seq)
             events = [event for event in waiting if self._sees(event)]
-            self.told += len(events)
-            items += events
-            self._position = max(self._position, newest)
-        return items
+        self.told += len(events)
+        return [*items, *events]
 
     async def catch_up(self) -> list[Item]:
         """

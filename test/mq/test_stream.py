@@ -300,6 +300,16 @@ def test_what_may_not_be_seen_is_passed() -> None:
     assert stream.position == 5
 
 
+def test_a_slice_that_may_not_be_seen_is_passed_too() -> None:
+    """Nothing is taken only when nothing waits: who got it would wait for the next event."""
+    kit = Kit()
+    stream = kit.bus.subscribe("#", sees=lambda event: event.seq > 2)
+    drained(stream)
+    kit.publish("a.new", "a.new", "a.new", body=b"x" * 10)
+
+    assert [getattr(item, "seq", None) for item in stream.take(10)] == [3]
+
+
 def test_a_bookmark_passes_what_is_not_wanted() -> None:
     """But nothing that still waits."""
     kit = Kit()
