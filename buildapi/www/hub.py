@@ -7,7 +7,8 @@ slow, reads for himself until he has come to the end: nobody is waited for, and 
 
 The first line after a pause is looked for at once; while more come they are gathered for some
 milliseconds. A flag tells that there are some, not a queue: however many, one look is enough.
-When a thousand wait they are told in slices, between which the reactor does other work.
+When a thousand wait they are told in slices, and of much that has come part by part; between these
+the reactor does other work.
 """
 
 from __future__ import annotations
@@ -218,8 +219,10 @@ class Hub:
         if self._busy:
             self._again = True
             return
-        wait_s = 0.0 if at_once else self._looked_at + self._gathered_s() - self._now()
-        if wait_s <= 0:
+        gathered_s = 0.0 if at_once else self._gathered_s()
+        wait_s = self._looked_at + gathered_s - self._now()
+        # Who waits longer has a clock that was set back.
+        if not 0 < wait_s <= 2 * gathered_s:
             self._look()
         elif self._timer is None:
             self._timer = self._hubs.clock.callLater(wait_s, self._look_now)
@@ -283,13 +286,19 @@ class Hub:
             self._told(found)
 
     def _told(self, found: Growth) -> None:
-        self._busy = False
-        if not self._waiting:
+        if self._waiting and not found.at_end:
+            # Not here: others have their turn, however much there is to be told.
+            self._telling = self._hubs.clock.callLater(0, self._look_on)
             return
-        if not found.at_end:
-            self._look()
-        elif self._again:
+        self._busy = False
+        if self._waiting and self._again:
             self._look_soon()
+
+    def _look_on(self) -> None:
+        self._telling = None
+        self._busy = False
+        if self._waiting:
+            self._look()
 
     def _failed(self, failure: Failure) -> None:
         self._looking = None

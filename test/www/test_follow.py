@@ -528,6 +528,8 @@ def test_a_slow_follower_makes_nothing_pile_up(
     for _ in range(20):
         append(api, logid, LINE * 1_000)
     result_of(api.data.updates.finishLog(logid))
+    for _ in range(200):
+        api.reactor.advance(0)
     assert wire.waiting < 400_000
 
     wire.slow = False
@@ -645,6 +647,21 @@ def test_lines_of_a_busy_log_are_gathered(system: str) -> None:  # noqa: ARG001 
     append(api, logid, "last\n")
     result_of(api.data.updates.finishLog(logid))
     assert of(ws, "s")[-1] == {"sub": "s", "end": {"num_lines": 102, "complete": True}}
+
+
+def test_a_clock_that_is_set_back_delays_no_line(system: str) -> None:  # noqa: ARG001  see api
+    """What comes next is told, with what was being gathered."""
+    api = in_memory_api(Settings(limits=Limits(follow_gather_ms=20)))
+    ws = WebSocketClient(Wire(api))
+    logid = result_of(a_log(api))
+    follow(ws, "s", logid=logid)
+    append(api, logid, "a\n")
+    append(api, logid, "b\n")
+
+    api.reactor.rightNow -= 3600
+    append(api, logid, "c\n")
+
+    assert text_of(ws, "s") == "a\nb\nc\n"
 
 
 def test_followers_at_the_end_share_what_is_read_and_made(

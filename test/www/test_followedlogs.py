@@ -419,6 +419,8 @@ def test_a_slow_client_makes_nothing_pile_up(api: BuildAPI, road: str) -> None:
     for _ in range(20):
         append(api, logid, text * 1000)
     finish(api, logid)
+    for _ in range(200):
+        api.reactor.advance(0)
     assert slow.wire.waiting < 400_000
     assert quick.closed
 

@@ -48,3 +48,19 @@ def test_a_frame_has_as_many_lines_as_it_may_have(ws: WebSocketClient) -> None:
 
     assert {len(content) for content in contents} == {1_000}
     assert "".join(contents) == f"o{'x' * 98}\n" * 100
+
+
+def test_much_that_comes_at_once_comes_in_many_frames(system: str) -> None:  # noqa: ARG001  see ws
+    """However many: those who wait are told one part after the other."""
+    api = in_memory_api(Settings(limits=Limits(follow_gather_ms=20, follow_frame_bytes=1_000)))
+    logid = result_of(a_log(api))
+    ws = WebSocketClient(Wire(api))
+    ws.ask("followLog", logid=logid)
+    line = f"o{'x' * 998}\n"
+
+    for _ in range(500):
+        result_of(api.data.updates.appendLog(logid, line))
+    for _ in range(600):
+        api.reactor.advance(0.02)
+
+    assert "".join(f["content"] for f in ws.sync() if "content" in f) == line * 500
