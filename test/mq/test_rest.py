@@ -105,3 +105,15 @@ def test_a_bus_that_closes_in_a_rest_tells_what_has_come(bus: Bus, clock: Clock)
 
     assert readers.took == [[1]] * MANY + [[2]] * MANY
     assert not clock.getDelayedCalls()
+
+
+def test_a_clock_that_is_set_back_makes_no_rest_longer(bus: Bus, clock: Clock) -> None:
+    """What comes next is told, with what waited, and not when the old time has come again."""
+    readers = Readers(bus, clock, MANY)
+    bus.publish([an_event(1)])
+    bus.publish([an_event(2)])
+
+    clock.rightNow -= 3600
+    bus.publish([an_event(3)])
+
+    assert readers.took == [[1]] * MANY + [[2, 3]] * MANY
