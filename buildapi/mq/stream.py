@@ -205,11 +205,12 @@ class Stream(AsyncIterator[Event]):
         await self.begin()
         if self._history is None or not self.is_behind:
             return []
+        # Before we read: meanwhile ``look_back`` may ask for more than is in what we get.
+        last, expected = self._live_after, self._position + 1
         found = await self._history.replayed(self._position, self._room.portion_messages)
         self._check()
         if self.closed:
             return []
-        last, expected = self._live_after, self._position + 1
         # If the log has none of them any more, all have been forgotten.
         begin = last + 1 if found.begin is None else min(found.begin, last + 1)
         items: list[Item] = []

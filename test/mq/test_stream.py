@@ -131,6 +131,27 @@ def test_what_comes_while_the_log_is_read_comes_once() -> None:
     assert drained(stream) == [Synced(3), 4]
 
 
+def test_a_gap_ends_where_the_log_ended_when_it_was_read() -> None:
+    """Who has to look back meanwhile is told of what came behind it, not that it is lost."""
+    kit = Kit(stored=3)
+    kit.oldest = 4
+    stream = kit.bus.subscribe("#", since=0)
+    replayed = kit.replayed
+
+    def late(after: int, most: int) -> Deferred[Replay]:
+        found = replayed(after, most)
+        kit.publish("build.7.new")
+        stream.look_back()
+        return found
+
+    kit.replayed = late  # type: ignore[method-assign]
+    first = result(Deferred.fromCoroutine(stream.catch_up()))
+    kit.replayed = replayed  # type: ignore[method-assign]
+
+    assert first == [Gap(1, 3, "retention")]
+    assert drained(stream) == [4, Synced(4)]
+
+
 def test_a_position_that_is_forgotten_is_a_gap() -> None:
     """It is said which events are not coming."""
     kit = Kit(stored=9)
