@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from buildapi.errors import BadQuery, Stopping
+from buildapi.errors import BadArgument, BadQuery, Stopping
 from buildapi.mq.buffer import Bounds, Room, Slow
 from buildapi.mq.event import Event
 from buildapi.mq.history import Extent, History, replaced
@@ -240,9 +240,11 @@ class Bus:
 
         Delivery: in order, at least once; an event whose ``seq`` is not above the last one has been
         told before.  Events that are not coming are told by Missed, once, and the next call goes on
-        behind them.  Raises like ``listen``.
+        behind them.  Raises like ``listen``, BadArgument if ``since`` is no position.
         """
         texts = _listed(patterns)
+        if since is not None and (type(since) is not int or since < 0):
+            raise BadArgument(f"since: a position is an integer, 0 or more, not {since!r}")
         stream = Stream(
             self,
             self.history,

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from buildapi.errors import Conflict, Gone, Missed, Overflow
+from buildapi.errors import BadArgument, Conflict, Gone, Missed, Overflow
 from buildapi.mq.buffer import Bounds, Buffer, Room, Slow, weight, weights
 from buildapi.mq.event import Event
 from buildapi.mq.history import History, Replay, checked
@@ -278,7 +278,7 @@ class Stream(AsyncIterator[Event]):
 
         Raises Missed for events that are not coming (the next call goes on behind them), Overflow
         for a reader who wants to be closed when he is slow, Gone if the log is another one now,
-        StopAsyncIteration after ``close``.
+        StopAsyncIteration after ``close``; Overflow and Gone close it.
         """
         while True:
             while self._items:
@@ -289,7 +289,12 @@ class Stream(AsyncIterator[Event]):
                     raise Missed(*item)
             if self.closed:
                 raise StopAsyncIteration
-            self._hold(await self.catch_up() if self.is_behind else self.take())
+            try:
+                self._hold(await self.catch_up() if self.is_behind else self.take())
+            except (Gone, Overflow):
+                # Nobody has to close what can tell nothing more.
+                self.close()
+                raise
             if self._items or self.is_behind:
                 continue
             if self._listener.closed:
@@ -300,11 +305,16 @@ class Stream(AsyncIterator[Event]):
         """
         Store the position of a named consumer: it has done with all up to ``seq``.
 
-        seq: by default that of the event handed out last.  Fires once it is durable.
+        seq: by default that of the event handed out last.  Fires once it is durable.  Raises
+        BadArgument for one that no event has yet: the consumer could never come back with it.
         """
         if self.consumer is None or self._history is None:
             raise Conflict("only a consumer with a name has a position that is stored")
-        return self._history.consume(self.consumer, self.position if seq is None else seq)
+        done = self.position if seq is None else seq
+        newest = max(self.position, self._feed.last_seq)
+        if done > newest:
+            raise BadArgument(f"seq: {done} is not reached yet, the newest event is {newest}")
+        return self._history.consume(self.consumer, done)
 
     async def _go_on(self, history: History, consumer: str) -> None:
         """Go on where a named consumer was; a new one begins where it says, or now."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
-from buildapi.errors import BadQuery, Conflict, Gone, Missed, Overflow
+from buildapi.errors import BadArgument, BadQuery, Conflict, Gone, Missed, Overflow
 from buildapi.mq.buffer import EVENT_BYTES, NEEDED_BY_OTHERS, Bounds, Slow
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
@@ -182,6 +182,31 @@ def test_a_position_of_another_log_is_refused(since: int | None, log: str | None
         result(Deferred.fromCoroutine(stream.begin()))
 
     assert (caught.value.log, caught.value.oldest, caught.value.newest) == (LOG, 1, 5)
+
+
+@pytest.mark.parametrize("since", [-1, 1.0, "1", True])
+def test_what_is_no_position_is_refused_at_once(since: Any) -> None:
+    """Not as a gap before the beginning, nor when the first event is waited for."""
+    bus = Kit(stored=2).bus
+
+    with pytest.raises(BadArgument, match="since"):
+        bus.subscribe("#", since=since)
+    assert not bus.streams
+
+
+def test_a_refused_iteration_is_closed() -> None:
+    """Who was told that nothing will come has nothing to close, and counts no more as behind."""
+    kit = Kit(stored=5)
+    future = kit.bus.subscribe("#", since=99)
+    slow = kit.bus.subscribe("#", slow=Slow.CLOSE, bounds=Bounds(messages=2))
+    kit.publish("a.new", "a.new", "a.new")
+
+    for stream, error in ((future, Gone), (slow, Overflow)):
+        with pytest.raises(error):
+            next_seq(stream)
+        with pytest.raises(StopAsyncIteration):
+            next_seq(stream)
+    assert not kit.bus.streams
 
 
 def test_a_position_that_is_committed_but_not_published_is_taken() -> None:
@@ -372,6 +397,8 @@ def test_a_consumer_acknowledges_what_was_handed_out() -> None:
     result(stream.ack())
 
     assert kit.consumers == {"exporter": 2}
+    with pytest.raises(BadArgument, match="4 is not reached yet, the newest event is 3"):
+        stream.ack(4)
     with pytest.raises(Conflict):
         kit.bus.subscribe("#").ack()
 
