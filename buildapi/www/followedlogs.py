@@ -145,6 +145,9 @@ class _Answer(ABC):
         offset = self.asked.offset or 0
         follower = self.follower = Follower(self.hubs, ANONYMOUS, road, offset, self.asked.wanted)
         await self.streamed(follower, found, road)
+        if road.ended:
+            # What was sent last may still wait for the client.
+            await road.room()
         if not self._gone:
             self.finish(road)
 
@@ -224,7 +227,8 @@ class _Events(_Answer):
             data = orjson.dumps({"error": sentence, "code": code})
             retry = NO_HURRY if code < _OURS else b""
             answer.send(b"%bevent: error\ndata: %b\n\n" % (retry, data))
-            answer.close()
+            # It may have to wait for the client.
+            answer.writable().addCallback(lambda _: answer.close())
 
 
 class _Raw(_Answer):

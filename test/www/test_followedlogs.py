@@ -26,6 +26,7 @@ from buildapi.testing import (
     result_of,
 )
 from buildapi.testing.wire import head
+from buildapi.www import hub
 
 AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
 EVENTS = {"Accept": "text/event-stream"}
@@ -428,6 +429,43 @@ def test_a_slow_client_makes_nothing_pile_up(api: BuildAPI, road: str) -> None:
 
     for getting in (slow, quick):
         assert getting.answer().body.count(b"x" * 1023) == 20_000
+
+
+@pytest.fixture
+def slow(api: BuildAPI, monkeypatch: pytest.MonkeyPatch) -> Getting:
+    """Return a follower who waits at the end of log 1, and does not read what came at last."""
+    result_of(a_log(api))
+    getting = Getting(api, "logs/1/contents?follow=1", **EVENTS)
+    getting.wire.slow = True
+    # As where lines are gathered: what comes next finds them, and itself.
+    monkeypatch.setattr(hub.Hub, "_hear", lambda *_: None)
+    append(api, 1, f"{'x' * 1023}\n" * 100)
+    monkeypatch.undo()
+    return getting
+
+
+def test_a_client_that_is_slow_at_the_end_of_a_log_is_told_of_it(
+    api: BuildAPI, slow: Getting
+) -> None:
+    """When it has read the lines that came with it."""
+    finish(api, 1)
+
+    slow.wire.slow = False
+
+    assert [kind for kind, _, _ in slow.events()] == ["lines", "end"]
+    assert slow.closed
+
+
+def test_a_client_that_is_slow_is_told_of_an_error(
+    api: BuildAPI, slow: Getting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it has read the lines before."""
+    monkeypatch.setattr(Gate, "refusal", lambda *_: "not any more")
+    append(api, 1, "secret\n")
+    slow.wire.slow = False
+
+    assert [kind for kind, _, _ in slow.events()] == ["lines", "error"]
+    assert slow.closed
 
 
 happenings = st.lists(
