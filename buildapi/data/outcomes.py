@@ -19,7 +19,7 @@ from buildapi.data.fetch import Ask
 from buildapi.data.gate import ANONYMOUS, Identity
 from buildapi.data.query import Query, arguments
 from buildapi.data.reach import Reach
-from buildapi.data.values import integer
+from buildapi.data.values import seconds
 from buildapi.db.groupcommit import Committed
 from buildapi.errors import BadQuery, Unavailable
 from buildapi.settings import Limits
@@ -145,9 +145,6 @@ def _seconds(args: Mapping[str, Sequence[str]], most_s: float) -> float:
     if "wait" not in args:
         return min(DEFAULT_S, most_s)
     try:
-        found = integer(args["wait"][0])
+        return min(seconds(args["wait"][0]), most_s)
     except ValueError:
-        found = -1
-    if found < 0:
-        raise BadQuery("invalid wait: a whole number of seconds from 0 is wanted")
-    return min(found, most_s)
+        raise BadQuery("wait: a number of seconds is wanted") from None

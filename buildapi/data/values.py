@@ -21,6 +21,8 @@ ORDERING = ("lt", "le", "gt", "ge")
 
 IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
 
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+
 LARGEST = 2**63 - 1
 SMALLEST = -(2**63)
 
@@ -94,6 +96,13 @@ def integer(text: str) -> int:
     Parse a decimal integer (blanks around it, a sign and ``1_0`` are accepted) or raise ValueError.
     """
     return int(text.encode("ascii"))
+
+
+def seconds(text: str) -> float:
+    """Parse a number of seconds, 0 or more, such as 25 or 0.5, or raise ValueError."""
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
 
 
 def boolean(text: str) -> bool:

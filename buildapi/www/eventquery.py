@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from buildapi.data.query import arguments
+from buildapi.data.values import seconds
 from buildapi.docs.live import EVENTS
 from buildapi.errors import BadQuery
 from buildapi.mq.topic import parse_pattern
@@ -19,7 +20,6 @@ MOST_WAIT_S = 60.0
 
 _KNOWN = tuple(one.name for one in EVENTS)
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 class EventQuery(NamedTuple):
@@ -87,6 +87,7 @@ def _position(given: Mapping[str, str], name: str) -> int | None:
 
 def _wait_s(given: Mapping[str, str]) -> float:
     text = given.get("wait", "0")
-    if not _SECONDS.fullmatch(text):
-        raise BadQuery(f"wait must be a number of seconds, not '{text}'")
-    return min(float(text), MOST_WAIT_S)
+    try:
+        return min(seconds(text), MOST_WAIT_S)
+    except ValueError:
+        raise BadQuery(f"wait must be a number of seconds, not '{text}'") from None

@@ -9,14 +9,13 @@ from typing import NamedTuple
 from buildapi.data.logchunks import LogChunk
 from buildapi.data.loglines import Selection, selection
 from buildapi.data.query import Query, arguments, parse
-from buildapi.data.values import LARGEST, integer
+from buildapi.data.values import LARGEST, integer, seconds
 from buildapi.docs.live import FOLLOWED
 from buildapi.errors import BadQuery
 from buildapi.settings import Limits
 
 MOST_WAIT_S = 60.0
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TRUE = ("1", "true", "yes", "on")
 # Those that only mean something here, and each of them once.
@@ -80,9 +79,10 @@ def _wait_s(own: dict[str, str], *, raw: bool) -> float | None:
         return None
     if raw or "follow" in own:
         raise BadQuery("wait: it means nothing on raw downloads, nor with follow")
-    if not _SECONDS.fullmatch(own["wait"]):
-        raise BadQuery("wait: a number of seconds is wanted")
-    return min(float(own["wait"]), MOST_WAIT_S)
+    try:
+        return min(seconds(own["wait"]), MOST_WAIT_S)
+    except ValueError:
+        raise BadQuery("wait: a number of seconds is wanted") from None
 
 
 def _context(own: dict[str, str]) -> int:

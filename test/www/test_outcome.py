@@ -79,7 +79,8 @@ def test_what_is_complete_is_answered_at_once(api: BuildAPI, web: WebClient) -> 
 
 
 @pytest.mark.parametrize(
-    ("query", "seconds"), [("&wait=20", 20), ("", 30), ("&wait=5000", 60), ("&wait=0", 0)]
+    ("query", "seconds"),
+    [("&wait=20", 20), ("&wait=19.5", 20), ("", 30), ("&wait=5000", 60), ("&wait=0", 0)],
 )
 def test_after_a_while_it_is_answered_as_it_is(api: BuildAPI, query: str, seconds: int) -> None:
     """As long as the client says, half a minute, or the most that the setting allows."""
@@ -141,6 +142,7 @@ def test_who_goes_away_leaves_nothing_behind(api: BuildAPI) -> None:
         ("builds/1?until=", 400, "until"),
         ("builds/1?until=complete&wait=x", 400, "wait"),
         ("builds/1?until=complete&wait=-1", 400, "wait"),
+        ("builds/1?until=complete&wait=inf", 400, "wait"),
         ("builds/1?until=complete&colour=red", 400, "colour"),
         ("builds/1?wait=5", 400, "wait"),
         ("builds?wait=5", 400, "wait"),
