@@ -47,6 +47,9 @@ QUICK_S = 0.05
 EXILE_S = 10.0
 MOST_EXILED = 1_000
 
+# Made once: it is remembered what it is compiled to.
+_ANSWER = sa.select(sa.literal(1))
+
 
 # The lanes.
 QUICK, LISTS, LOGS, EVENTS = "quick", "lists", "logs", "events"
@@ -217,9 +220,8 @@ class Database:
 
     def answers(self) -> Deferred[None]:
         """Fire once the database has answered; fails with Unavailable if it does not."""
-        ask = sa.select(sa.literal(1))
         return maybeDeferred(
-            self.near, ask, lambda reader, _: reader.rows(ask, {}), small=True
+            self.near, _ANSWER, lambda reader, _: reader.rows(_ANSWER, {}), small=True
         ).addCallback(lambda _: None)
 
     def near(

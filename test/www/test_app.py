@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from buildapi.db.connect import compiled
 from buildapi.errors import CannotOpen
 from buildapi.service import BuildAPI
 from buildapi.settings import Server, Settings
@@ -70,6 +71,17 @@ def test_readyz_says_that_requests_are_served(web: WebClient, method: str) -> No
 
     assert answer.status == 200
     assert answer.body == (b"ready\n" if method == "GET" else b"")
+
+
+@pytest.mark.systems("sqlite")
+def test_readyz_costs_no_memory(web: WebClient) -> None:
+    """However often a load balancer asks, what is asked of the database is the same."""
+    web.get("/readyz")
+    known = compiled.cache_info().misses
+
+    web.get("/readyz")
+
+    assert compiled.cache_info().misses == known
 
 
 @pytest.mark.systems("sqlite")
