@@ -1,6 +1,6 @@
 """
 What all tests share: database servers; with CI=true a skipped test fails the run; hypothesis has no
-deadline.
+deadline; what tests start can be interrupted.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,9 @@ def loaded() -> dict[str, ModuleType]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixtures."""
+    # A shell has the jobs in its background ignore it, and these whatever they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "systems(*names): the database systems to run it on")
     for name, module in loaded().items():
         config.pluginmanager.register(module, name)
