@@ -141,9 +141,9 @@ def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
         return _parsed(resource, dict(args), single=single)
     except BadQuery as error:
         # Whatever else is wrong: a misspelt argument must not be looked for in vain.
-        unknown = _unknown(resource, args)
+        unknown = dict.fromkeys(_unknown(resource, args))
         if unknown and not str(error).startswith(UNKNOWN):
-            raise BadQuery(f"{error}; {UNKNOWN} {', '.join(unknown)}") from None
+            raise BadQuery(f"{error}; {UNKNOWN} {_shown_all(unknown)}") from None
         raise
 
 
@@ -230,23 +230,24 @@ _WANTED = {
 
 
 def _filters(resource: type[Resource], args: Arguments) -> tuple[Filter, ...]:
-    filters = []
-    for argument, values in args.items():
-        found = _split(resource, argument)
-        if found is None or (found[1] in ORDERING and len(values) != 1):
-            raise BadQuery(
-                f"{UNKNOWN} {', '.join(_unknown(resource, args))}: there are field, order, limit, "
-                f"offset, property and <field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and "
-                "ge can be given once"
-            )
-        filters.append(_filter(argument, *found, values))
+    unknown = dict.fromkeys(_unknown(resource, args))
+    filters = [
+        _filter(argument, *found, values)
+        for argument, values in args.items()
+        if argument not in unknown and (found := _split(resource, argument)) is not None
+    ]
+    if unknown:
+        raise BadQuery(
+            f"{UNKNOWN} {_shown_all(unknown)}: there are field, order, limit, offset, property and "
+            f"<field> or <field>__<{'|'.join(OPERATORS)}>; lt, le, gt and ge can be given once"
+        )
     return tuple(filters)
 
 
 def _unknown(resource: type[Resource], args: Arguments) -> list[str]:
     """Return the arguments that mean nothing."""
     return [
-        shown(argument)
+        argument
         for argument, values in args.items()
         if argument not in PLAIN
         and (
@@ -254,6 +255,10 @@ def _unknown(resource: type[Resource], args: Arguments) -> list[str]:
             or (found[1] in ORDERING and len(values) != 1)
         )
     ]
+
+
+def _shown_all(arguments: Iterable[str]) -> str:
+    return ", ".join(map(shown, arguments))
 
 
 def _filter(argument: str, field: Field, op: Operator, values: Sequence[str]) -> Filter:

@@ -371,5 +371,8 @@ def test_what_is_always_the_same_is_not_selected(api: BuildAPI) -> None:
     """Properties that nobody asks for cost nothing; a field can still be all that is wanted."""
     (page,) = [s for s in statements(api, "builds", fields="properties") if "FROM builds" in s]
 
-    assert page.startswith("SELECT 1")
+    # On a server a page has its position; SELECT needs a column where it has not.
+    columns, _, _ = page.partition("FROM builds ")
+    assert "builds." not in columns
+    assert "build_properties" not in columns
     assert list(result_of(api.data.get("builds", fields="properties"))) == []
