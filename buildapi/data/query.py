@@ -141,7 +141,7 @@ def parse(resource: type[Resource], args: Arguments, *, single: bool) -> Query:
         return _parsed(resource, dict(args), single=single)
     except BadQuery as error:
         # Whatever else is wrong: a misspelt argument must not be looked for in vain.
-        unknown = dict.fromkeys(_unknown(resource, args))
+        unknown = _unknown(resource, args)
         if unknown and not str(error).startswith(UNKNOWN):
             raise BadQuery(f"{error}; {UNKNOWN} {_shown_all(unknown)}") from None
         raise
