@@ -11,7 +11,8 @@ directory removed.
 - ``["stop", SIGNAL]``: send the server a signal and wait for its end; answers its exit code.
 - ``["kill"]``: end the server and its children without any warning.
 
-What the programs print goes to the file ``log`` in the directory.  Programs run as USER, if given:
+What the programs print goes to the file ``log`` in the directory, temporary files go to ``tmp``: a
+MariaDB that starts removes what looks like one of its own.  Programs run as USER, if given:
 PostgreSQL and MariaDB refuse to run as root.
 """
 
@@ -36,11 +37,14 @@ class Keeper:
 
     def __init__(self, directory: Path, user: str | None) -> None:
         self._directory = directory
+        self._temporary = directory / "tmp"
+        self._temporary.mkdir()
         self._as: dict[str, Any] = {}
         if user is not None:
             account = pwd.getpwnam(user)
             self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-            os.chown(directory, account.pw_uid, account.pw_gid)
+            for path in (directory, self._temporary):
+                os.chown(path, account.pw_uid, account.pw_gid)
         self._server: subprocess.Popen[bytes] | None = None
 
     def obey(self, order: str, *arguments: str) -> int:
@@ -64,7 +68,8 @@ class Keeper:
 
     def _spawn(self, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
         # The language of the machine is no concern of tests.
-        env = {**os.environ, "LC_ALL": "C", "HOME": str(self._directory)}
+        places = {"HOME": str(self._directory), "TMPDIR": str(self._temporary)}
+        env = {**os.environ, "LC_ALL": "C", **places}
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 command,

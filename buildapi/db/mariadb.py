@@ -37,8 +37,10 @@ OLDEST = (10, 6)
 _BUSY = {1205, 1213, 1020, 1040, 1203}
 # There is no server, or it has ended the session.
 _LOST = {0, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2002, 2003, 2006, 2013, 2055}
-# The disk or the memory.
-_TROUBLE = {3, 5, 1021, 1037, 1041, 1030, 1114, 1206}
+# The disk or the memory: what the server could not do with its files, and a table that broke.
+_TROUBLE = {1004, 1016, 1021, 1023, 1024, 1026, 1030, 1034, 1037, 1041, 1114, 1194, 1195, 1206}
+# Below these numbers are those of the server's own library for files and memory.
+_FIRST_OF_SQL = 1000
 # Nobody may write to the server, or in this session.
 _TROUBLE |= {1290, 1792, 1836}
 _INTERRUPTED = {1317, 1969, 3024}
@@ -265,7 +267,8 @@ class MariaDB(Server):
 
     def is_trouble(self, error: BaseException) -> bool:
         """Say whether it is the server's trouble."""
-        return super().is_trouble(error) or _code(error) in _TROUBLE
+        code = _code(error) or _FIRST_OF_SQL
+        return super().is_trouble(error) or code < _FIRST_OF_SQL or code in _TROUBLE
 
     def interrupt(self, connection: Any) -> None:
         """Stop the query that runs on ``connection``, by another connection."""

@@ -328,3 +328,28 @@ async def test_a_reader_cannot_write(opening: Opener) -> None:
 
     with pytest.raises(Unavailable, match=r"(?i)read.only"):
         await database.read(writes)
+
+
+@pytest.mark.systems("mariadb")
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_cannot_make_its_files_is_in_trouble(
+    opening: Opener, server: Server
+) -> None:
+    """Of a temporary table: the statement is not to blame, and works when the server can."""
+    database = await opening()
+    await database.add("a")
+    temporary = server.directory / "tmp"
+
+    def work(reader: Reader) -> Any:
+        # Texts of this length are never sorted in memory.
+        query = "SELECT DISTINCT REPEAT(name, 70000) FROM masters"
+        return reader.connection.execute(query).fetchall()
+
+    temporary.rename(server.directory / "away")
+    try:
+        with pytest.raises(Unavailable, match="the database is not available; try again later"):
+            await database.read(work)
+    finally:
+        (server.directory / "away").rename(temporary)
+
+    assert await database.read(work) == [("a" * 70000,)]
