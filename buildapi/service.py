@@ -13,6 +13,7 @@ closes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,14 +59,21 @@ class BuildAPI(MultiService):
 
     settings: see ``buildapi.settings``.  master: the name of the master that this process is,
     ``host:/base/directory``; else the setting server.master; a process without one only serves.
-    reactor: Twisted's, if None.
+    reactor: Twisted's, if None.  gate: makes the gate that is asked from the first request on what
+    everybody may see and do, told whether the server listens on loopback addresses only.
 
     After ``ready()``: ``masterid`` (None without a name), ``mq`` the bus, ``data`` the data API
     with its ``updates``, ``control``, ``state`` a key-value store, ``watches`` of queries, ``port``
     where it listens.
     """
 
-    def __init__(self, settings: Settings, master: str | None = None, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        master: str | None = None,
+        reactor: Any = None,
+        gate: Callable[[bool], Gate] = Gate,
+    ) -> None:
         MultiService.__init__(self)
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415  importing it installs it
@@ -80,9 +88,11 @@ class BuildAPI(MultiService):
             settings.database, reactor, self._committed, announced, holder, settings.events
         )
         listen = settings.server.listen
-        gate = Gate(loopback_only=listen is None or is_loopback(listen))
         self.data = DataAPI(
-            self.database, gate, settings.forcescheduler, most_rows=settings.limits.rows
+            self.database,
+            gate(listen is None or is_loopback(listen)),
+            settings.forcescheduler,
+            most_rows=settings.limits.rows,
         )
         self.watches = Watches(self.data, reactor, settings.limits)
         self.outcomes = Outcomes(self.data, reactor, settings.limits)

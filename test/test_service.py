@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, capturedLogs
 from twisted.python.failure import Failure
 
+from buildapi.data.gate import Action, Gate, Identity, Restriction, Scope
 from buildapi.errors import CannotOpen, Stopping, Unavailable
 from buildapi.service import BuildAPI
 from buildapi.settings import Database, Server, Settings
@@ -33,6 +37,7 @@ from buildapi.testing import (
 
 reactor: Any = the_reactor
 ANY_PORT = "tcp:0:interface=127.0.0.1"
+SOMEWHERE = Settings(server=Server(listen=ANY_PORT), database=Database(url="sqlite://"))
 
 
 def settings_for(
@@ -463,3 +468,65 @@ def test_a_fault_of_ours_at_the_start_is_logged(
 def _failed(event: LogEvent) -> BaseException | None:
     failure: Failure = event["log_failure"]
     return failure.value
+
+
+class Rush(MemoryReactorClock):
+    """A reactor on which clients come in the moment that a server listens."""
+
+    knock: Callable[[], None]
+
+    def listenTCP(self, *args: Any, **kwargs: Any) -> Any:
+        """Let them in before anybody hears that it listens."""
+        self.knock()
+        return super().listenTCP(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Closed(Gate):
+    """Lets strangers do nothing, and hides the first builder from them."""
+
+    def refusal(self, identity: Identity, action: Action, scope: Scope) -> str | None:  # noqa: ARG002  a gate's signature
+        """Return why not."""
+        return None if identity.trusted else "not you"
+
+    def restriction(self, identity: Identity) -> Restriction | None:
+        """Return what is hidden."""
+        return None if identity.trusted else Restriction(frozenset({1}))
+
+
+@pytest.mark.parametrize(("gate", "statuses"), [(Gate, [200, 200, 404]), (Closed, [404, 403, 403])])
+def test_the_first_request_finds_the_gate_that_was_given(
+    gate: type[Gate], statuses: list[int]
+) -> None:
+    """Whoever comes before ready() fires is judged by the same rules as all others."""
+    reactor = Rush()  # type: ignore[no-untyped-call]
+    api = BuildAPI(SOMEWHERE, "test:/master", reactor, gate)
+    web, seen = WebClient(api), list[int]()
+
+    def knock() -> None:
+        assert api.reason_not_ready() is not None
+        result_of(api.data.updates.findBuilderId("runtests"))
+        answers = [web.get("/api/v2/builders/1"), web.get("/api/audit")]
+        answers.append(web.call("/api/v2/workers/1", "pause"))
+        seen.extend(answer.status for answer in answers)
+
+    reactor.knock = knock
+    api.startService()
+
+    assert result_of(api.ready()) is api
+    assert seen == statuses
+
+
+@pytest.mark.parametrize(("listen", "local"), [("tcp:0", False), (ANY_PORT, True), (None, True)])
+def test_a_gate_is_told_whether_only_this_machine_can_ask(listen: str | None, local: bool) -> None:
+    """So one that changes other rules keeps the one about control."""
+    told = list[bool]()
+
+    def gate(loopback_only: bool) -> Gate:
+        told.append(loopback_only)
+        return Closed(loopback_only)
+
+    api = BuildAPI(Settings(server=Server(listen=listen)), gate=gate)
+
+    assert told == [local]
+    assert api.data.gate == Closed(local)

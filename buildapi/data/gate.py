@@ -6,6 +6,7 @@ resource and per event, with the identity of who asks. Pure: no I/O, no state.
 
 Today's rules: reading is free; control and everything that changes state, reading the audit of
 control calls and the figures of operators, is allowed where the server listens on loopback only.
+An embedder changes them by a subclass, ``BuildAPI(settings, gate=MyGate)``.
 """
 
 from __future__ import annotations

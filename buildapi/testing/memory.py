@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from buildapi.data.gate import Gate
 from buildapi.mq.event import Event
 from buildapi.service import BuildAPI
 from buildapi.settings import Settings
@@ -55,12 +57,13 @@ def in_memory_api(
     settings: Settings | None = None,
     master: str | None = "test:/master",
     clock: Clock | None = None,
+    gate: Callable[[bool], Gate] = Gate,
 ) -> BuildAPI:
     """
     Return a started BuildAPI on a new database in memory, which listens nowhere.
 
     Everything is done in the caller's thread, on the database of ``DATABASE`` too.  clock: where
-    its time comes from; by default one that stands at noon.
+    its time comes from; by default one that stands at noon.  gate: as ``BuildAPI`` takes it.
     """
     settings = settings or Settings()
     if clock is None:
@@ -74,6 +77,7 @@ def in_memory_api(
         ),
         master=master,
         reactor=clock,
+        gate=gate,
     )
     DATABASE.take(api)
     api.startService()
