@@ -36,46 +36,13 @@ from buildapi.data.buildsets import Buildset
 from buildapi.data.gate import Identity
 from buildapi.data.steps import Step
 from buildapi.errors import BadRequest
-from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
+from buildapi.www.bell import Bell
 from buildapi.www.follow import Follower, Target
 from buildapi.www.hub import Hubs
 from buildapi.www.logstream import Frames, Sink, integer, wanted_lines
 
 Row = dict[str, Any]
-
-
-class _Bell:
-    """Rings when something has happened, also if nobody was waiting then."""
-
-    def __init__(
-        self, bus: Bus, patterns: Iterable[str], matters: Callable[[Event], bool] = lambda _: True
-    ) -> None:
-        self.rung = False
-        self._matters = matters
-        self._waiting: Deferred[None] | None = None
-        self._listener = bus.listen(patterns, self._hear)
-
-    def _hear(self, event: Event) -> None:
-        if self._matters(event):
-            self.ring()
-
-    def ring(self) -> None:
-        """Let whoever waits look again."""
-        self.rung = True
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    async def wait(self) -> None:
-        """Wait until it has rung since the last ``reset``."""
-        if not self.rung:
-            self._waiting = Deferred()
-            await self._waiting
-
-    def close(self) -> None:
-        """Hear no more."""
-        self._listener.close()
 
 
 @dataclass
@@ -121,7 +88,7 @@ class TreeStream:
         self._offsets = _offsets(frame.get("offsets", {}))
         self._wanted = wanted_lines(frame, hubs.limits)
         self._run: Callable[[], Any] = lambda: None
-        self._bells: set[_Bell] = set()
+        self._bells: set[Bell] = set()
         self._steps: dict[int, _Told] = {}
         self._num_lines = 0
         self._stopped = False
@@ -283,13 +250,13 @@ class TreeStream:
 
     def _bell(
         self, patterns: Iterable[str], matters: Callable[[Event], bool] = lambda _: True
-    ) -> _Bell:
+    ) -> Bell:
         # It hears before the first look: nothing that happens in between is missed.
-        bell = _Bell(self._hubs.bus, patterns, matters)
+        bell = Bell(self._hubs.bus, patterns, matters)
         self._bells.add(bell)
         return bell
 
-    def _forget(self, bell: _Bell) -> None:
+    def _forget(self, bell: Bell) -> None:
         self._bells.discard(bell)
         bell.close()
 
