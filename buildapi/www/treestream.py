@@ -17,6 +17,12 @@ after the ``begin`` of its log and before its ``finished``, and that before its 
 step, and the builds of a buildset, are told side by side. A log that was never finished is told up
 to the end of its build; its ``finished`` has ``"complete": false`` then.
 
+A log may be made when its step has ended. Whoever follows the build or the buildset is told of it
+like of any other, between its ``begin`` and its ``finished``, but behind the ``finished`` of its
+step, if that was told already. The end of what is followed is the end of the stream: what is made
+later still (a step of a build that is complete, a build of a buildset) is told to those who come
+later, and to those who have not been told all by then.
+
 To resume, pass ``offsets``: for each log of which there were lines its last ``next``, as in
 ``{"60": 9}``. No line comes twice then; ``begin`` and ``finished`` do, and are known by their ids.
 """
@@ -47,11 +53,18 @@ Row = dict[str, Any]
 
 @dataclass
 class _Told:
-    """A step that has begun.  logs: those that have, each with what fires at its end."""
+    """
+    A step that has begun.
 
+    offset: of its logs that were there when the stream began.  logs: those that have begun, each
+    with what fires at its end.  ended: whether there is nothing more to be told of it.
+    """
+
+    offset: int
     logs: dict[int, Deferred[None]] = field(default_factory=dict)
     followers: dict[int, Follower] = field(default_factory=dict)
     finished: bool = False
+    ended: bool = False
 
 
 class _TreeFrames(Frames):
@@ -93,7 +106,8 @@ class TreeStream:
         self._num_lines = 0
         self._stopped = False
         self._failure: Failure | None = None
-        self._at_start = True
+        # Logs that began after the stream.
+        self._new: set[int] = set()
 
     async def found(self) -> Row:
         """Find what is to be followed; return what the reply has besides."""
@@ -147,72 +161,92 @@ class TreeStream:
             lambda event: event.message.get("buildrequestid", None) in {None, *requests},
         )
         running: dict[int, Deferred[None]] = {}
+        at_start = True
         try:
             while not self._stopped:
                 bell.rung = False
-                # The set first: once it is complete, no build of it begins.
                 complete = (await self._get(("buildsets", bsid)))["complete"]
                 asked = await self._get("buildrequests", {"buildsetid": bsid})
                 requests |= {row["buildrequestid"] for row in asked}
                 for row in await self._get("builds", {"buildrequestid": sorted(requests)}):
                     if row["buildid"] not in running:
-                        building = Deferred.fromCoroutine(self._build(row["buildid"]))
-                        running[row["buildid"]] = building.addErrback(self._failed)
-                if complete:
-                    await DeferredList(list(running.values()))
+                        building = self._build(row["buildid"], at_start=at_start)
+                        ending = Deferred.fromCoroutine(building).addErrback(self._failed)
+                        running[row["buildid"]] = ending.addCallback(lambda _: bell.ring())
+                at_start = False
+                if complete and not bell.rung and all(it.called for it in running.values()):
                     return
                 await bell.wait()
         finally:
             self._forget(bell)
 
-    async def _build(self, buildid: int, only: int | None = None) -> None:
-        """Tell of a build, or of only one step of it."""
+    async def _build(self, buildid: int, only: int | None = None, *, at_start: bool = True) -> None:
+        """
+        Tell of a build, or of only one step of it.
+
+        at_start: whether it was there when the stream began.
+        """
         step = "*" if only is None else only
         logs = f"build.{buildid}.step.{step}.log.*"
+        # The steps, by number, of which there are logs that were not told.
+        late: set[int] = set()
+
+        def heard(event: Event) -> bool:
+            if event.topic.endswith(".newlog"):
+                late.add(int(event.topic.split(".")[3]))
+                self._new.add(event.message["logid"])
+            return True
+
         bell = self._bell(
             [
                 f"build.{buildid}.finished",
                 f"build.{buildid}.step.{step}.*",
                 f"{logs}.newlog",
                 f"{logs}.complete",
-            ]
+            ],
+            heard,
         )
-        numbers = {"number__ge": 0} if only is None else {"number": only}
+        first = 0
         try:
             while not self._stopped:
                 bell.rung = False
-                # The build first: once it is complete, no step of it begins.
                 complete = (await self._get(("builds", buildid)))["complete"]
+                since = {"number__ge": min({first, *late})}
+                numbers = since if only is None else {"number": only}
                 steps = await self._get(("builds", buildid, "steps"), numbers, order="number")
-                ended = [await self._step(row, complete) for row in steps]
-                self._at_start = False
-                if (all(ended) and (complete or only is not None)) or self._stopped:
+                ended = [await self._step(row, complete, late, at_start) for row in steps]
+                # A client may have taken its time, in which there was more.
+                if not bell.rung and all(ended) and (complete or only is not None):
                     return
-                if only is None and steps:
+                if steps:
                     following = steps[-1]["number"] + 1
-                    unfinished = (
+                    going_on = (
                         row["number"] for row, it in zip(steps, ended, strict=True) if not it
                     )
-                    numbers = {"number__ge": next(unfinished, following)}
+                    first = next(going_on, following)
                 await bell.wait()
         finally:
             self._forget(bell)
 
-    async def _step(self, row: Row, build_complete: bool) -> bool:
-        """Tell of a step as far as it has come; say whether it has finished."""
+    async def _step(self, row: Row, build_complete: bool, late: set[int], at_start: bool) -> bool:
+        """Tell of a step as far as it has come; say whether it has ended."""
+        number = row["number"]
         over = row["complete"] or build_complete
         told = self._steps.get(row["stepid"])
         if self._stopped or (told is None and row["started_at"] is None and not over):
             return False
         if told is None:
-            told = self._steps[row["stepid"]] = _Told()
+            told = self._steps[row["stepid"]] = _Told(self._offset if at_start else 0)
             self._send({"begin": row})
-        if not told.finished:
+        while not told.ended or number in late:
+            late.discard(number)
             logs = await self._get(("steps", row["stepid"], "logs"))
             self._begin_logs(told, logs, build_complete)
-            if not over or not (build_complete or all(log["complete"] for log in logs)):
+            told.ended = over and (build_complete or all(log["complete"] for log in logs))
+            if not told.ended:
                 return False
             await DeferredList(list(told.logs.values()))
+        if not told.finished:
             told.finished = True
             self._send({"finished": row})
         return True
@@ -232,7 +266,7 @@ class TreeStream:
         self._send({"begin": log})
         members = {"sub": self.sub, "stepid": log["stepid"], "name": log["name"]}
         road = _TreeFrames(self._sink, members)
-        offset = self._offsets.get(logid, self._offset if self._at_start else 0)
+        offset = self._offsets.get(logid, 0 if logid in self._new else told.offset)
         follower = Follower(self._hubs, self._identity, road, offset, self._wanted)
         told.followers[logid] = follower
         try:
