@@ -186,7 +186,9 @@ class Limits:
         10_000, "Rows of a list for a client that gives no limit; meta.next leads on. 0: all."
     )
     answer_bytes: Count = setting(
-        1_073_741_824, "Size of the largest list; who wants more asks with limit and offset."
+        1_073_741_824,
+        "Size of the largest list, and of a log's contents as JSON; who wants more asks with limit "
+        "and offset.",
     )
     answer_memory_bytes: Count = setting(
         1_048_576, "Size above which a list waits for its client in a temporary file (TMPDIR)."

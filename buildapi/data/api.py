@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar, cast
 
-import orjson
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from buildapi.data import plainrows
+from buildapi.data import logtext, plainrows
 from buildapi.data.builddata import BuildData, BuildDataUpdates
 from buildapi.data.builders import Builder
 from buildapi.data.buildrequests import BuildRequest
@@ -56,6 +55,7 @@ from buildapi.data.schedulers import Scheduler
 from buildapi.data.schema import Resource
 from buildapi.data.sourcestamps import SourceStamp
 from buildapi.data.specs import Spec
+from buildapi.data.spool import Spool
 from buildapi.data.sql import Plan, Shape, params_of, plan, shape_of
 from buildapi.data.steps import Step, StepUpdates
 from buildapi.data.testresults import TestResult, TestResultSet, TestResultUpdates
@@ -360,8 +360,8 @@ class DataAPI:
         return answer
 
     def lines(
-        self, ask: Ask, around: Callable[[Row], tuple[bytes, bytes]], parts: G
-    ) -> Deferred[Fetched[G]]:
+        self, ask: Ask, around: Callable[[Row], tuple[bytes, bytes]], parts: Spool
+    ) -> Deferred[Fetched[Spool]]:
         """
         Read lines of a log into ``parts``, as JSON, bit by bit.
 
@@ -369,7 +369,7 @@ class DataAPI:
         Fails as ``fetch`` does.
         """
 
-        def work(reader: Reader) -> Fetched[G]:
+        def work(reader: Reader) -> Fetched[Spool]:
             seq = newest(reader) if self.logged else None
             match, query = ask.match, ask.query
             found = LogChunk.opened(
@@ -379,8 +379,8 @@ class DataAPI:
             opening, closing = around(row)
             with parts:
                 parts.append(opening)
-                for text in found.texts if "content" in row else ():
-                    parts.append(orjson.dumps(text)[1:-1])
+                if "content" in row:
+                    logtext.fill(parts, reader, found)
                 parts.append(closing)
             return Fetched(parts, None, seq)
 

@@ -208,10 +208,16 @@ def raw_log(reader: Reader, pattern: str, bound: Params, restriction: Restrictio
 
 
 class Lines(NamedTuple):
-    """Lines of a log: the object without its content, and that, which is read bit by bit."""
+    """
+    Lines of a log, from ``first`` up to, but without, ``end``, which may be less.
 
+    row: the object that shows them, without its content.
+    """
+
+    logid: int
+    first: int
+    end: int
     row: Row
-    texts: Iterator[str]
 
 
 class LogChunk(Plain):
@@ -252,7 +258,10 @@ class LogChunk(Plain):
     ) -> list[Row]:
         """Return the lines that are asked for; NoSuchResource without a log, or past its end."""
         found = cls.opened(reader, pattern, bound, query, context.restriction)
-        return [{**found.row, "content": "".join(found.texts)}]
+        pieces = parts(reader, found.logid, found.first, found.end)
+        # A part ends with a line, so no character is cut in two.
+        content = "".join(piece.text.decode("utf-8", "replace") for piece in pieces)
+        return [{**found.row, "content": content}]
 
     @classmethod
     def opened(
@@ -272,6 +281,4 @@ class LogChunk(Plain):
             raise NoSuchResource(f"the log has {total} lines; there is none from {first} on")
         end = total if query.limit is None else min(total, first + query.limit)
         row = {"logid": log["logid"], "firstline": first, "content": ""}
-        # A part ends with a line, so no character is cut in two.
-        pieces = parts(reader, log["logid"], first, end)
-        return Lines(row, (one.text.decode("utf-8", "replace") for one in pieces))
+        return Lines(log["logid"], first, end, row)

@@ -2,7 +2,8 @@
 Chunks of a log that are larger than what is read at a time, and lines that are.
 
 A chunk has 64 kB at most as it is stored, and may still be one line of hundreds of megabytes: then
-it is decompressed piece by piece, and nothing of it is kept.
+it is decompressed piece by piece, and nothing of it is kept. What is stored of a chunk is always
+read whole: a program that writes larger ones to the database decides how much memory they take.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class Spool:
 
     def __init__(self, between: bytes, in_memory: int, most: int) -> None:
         self.size = 0
+        self.most = most
         self._between = between
         self._in_memory = in_memory
-        self._most = most
         self._file: Any = None
         self._lock = Lock()
         self._filling = False
@@ -66,15 +66,20 @@ class Spool:
 
     def append(self, part: bytes, /) -> None:
         """Take a part: BadQuery if it is too much, CancelledError if nobody wants it any more."""
-        self._check_wanted()
         between = self._between if self.size and part else b""
-        self.size += len(between) + len(part)
-        if self.size > self._most:
+        added = len(between) + len(part)
+        self.check_room(added)
+        self.size += added
+        self._write(between, part)
+
+    def check_room(self, added: int) -> None:
+        """Fail with BadQuery or CancelledError as appending so many bytes would."""
+        self._check_wanted()
+        if self.size + added > self.most:
             raise BadQuery(
-                f"the answer has more than {self._most} bytes; ask for less at a time by limit "
+                f"the answer has more than {self.most} bytes; ask for less at a time by limit "
                 "and offset, or for fewer fields by field"
             )
-        self._write(between, part)
 
     def read(self) -> bytes:
         """Return all that it was filled with."""

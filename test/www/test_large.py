@@ -12,7 +12,9 @@ import pytest
 import zstandard
 from twisted.internet.defer import Deferred, fail
 
+from buildapi.data import logtext
 from buildapi.data.logchunks import PART_BYTES
+from buildapi.data.spool import Spool
 from buildapi.errors import Stopping
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
@@ -150,6 +152,37 @@ def test_an_answer_that_is_too_large_is_refused(short: WebClient) -> None:
     assert "50000 bytes; ask for less at a time by limit and offset" in answer.json()["error"]
     assert answer.headers["content-encoding"] is None
     assert web.get("/api/v2/builders?limit=210").status == 200
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "written"),
+    [(100, 100, 80_000), (80, 400, 80_000), (400, 80, 80_000), (8, 400, 400_000)],
+)
+def test_contents_that_are_too_large_are_not_written_first(
+    short: int, long: int, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they are is found out when they seem to be; lines may get longer, or shorter."""
+    monkeypatch.setattr(logtext, "PART_BYTES", 10_000)
+    api = in_memory_api(Settings(limits=Limits(answer_memory_bytes=20_000, answer_bytes=400_000)))
+    lines = [*("x" * short + "\n" for _ in range(2500)), *("x" * long + "\n" for _ in range(2500))]
+    logid = result_of(a_log(api, "".join(lines)))
+    taken: list[int] = []
+    write = Spool._write
+
+    def watched(self: Spool, *parts: bytes) -> None:
+        taken.append(sum(map(len, parts)))
+        write(self, *parts)
+
+    monkeypatch.setattr(Spool, "_write", watched)
+    path = f"/api/v2/logs/{logid}/contents"
+
+    answer = WebClient(api).get(path)
+
+    assert answer.status == 400
+    assert "400000 bytes; ask for less at a time by limit and offset" in answer.json()["error"]
+    assert sum(taken) <= written
+    page = WebClient(api).get(f"{path}?offset=2000&limit=600")
+    assert page.json()["logchunks"][0]["content"] == "".join(lines[2000:2600])
 
 
 @pytest.mark.parametrize("coding", [b"", b"Accept-Encoding: zstd\r\n"])

@@ -6,11 +6,13 @@ import tracemalloc
 from functools import partial
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildapi.data import longlines
+from buildapi.data import logtext, longlines
 from buildapi.data.loglines import Growth, Place, growth
+from buildapi.db.tables import logchunks
 from buildapi.errors import LineTooLong
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
@@ -139,6 +141,42 @@ def test_a_huge_line_costs_little_memory() -> None:
     assert set(received.values()) == {40 * MB}
 
 
+def test_contents_of_a_huge_line_cost_little_memory() -> None:
+    """They are one JSON text, made and sent piece by piece."""
+    api = in_memory_api()
+    logid = result_of(a_log(api, f"o{'~' * 40 * MB}\n", finished=True))
+    tracemalloc.start()
+    wire = a_request_for(api, f"logs/{logid}/contents", slow=True)
+    size = 0
+    while taken := wire.sip():
+        size += taken.count(b"~")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size == 40 * MB
+    assert peak < 12 * MB
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 7, 11, 100])
+def test_contents_are_the_same_however_they_are_cut(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    """Within a character, before a newline, in a line that is too long to be taken at once."""
+    api = in_memory_api()
+    text = 'o\noünï€𝄞\no"\\\t\no€€€€€€€€€€€€€€€€\n\n\noend\n'
+    logid = result_of(a_log(api, text, finished=True))
+    damaged = sa.update(logchunks).values(content=text.encode()[:-1] + "€".encode()[:2])
+    result_of(api.data.transaction(lambda tx: tx.run(damaged)))
+    whole = result_of(api.data.get(f"logs/{logid}/contents?offset=1"))
+    monkeypatch.setattr(longlines, "PIECE_BYTES", piece)
+    monkeypatch.setattr(logtext, "PIECE_BYTES", piece)
+
+    answer = WebClient(api).get(f"/api/v2/logs/{logid}/contents?offset=1")
+
+    assert answer.json()["logchunks"] == [whole]
+    assert whole["content"] == text[2:-1] + "\N{REPLACEMENT CHARACTER}\n"
+
+
 @given(
     st.lists(st.integers(0, 60), min_size=1, max_size=30),
     st.integers(1, 50),
@@ -204,9 +242,14 @@ def whole_line(api: BuildAPI, logid: int, number: int) -> bytes:
 
 def a_download(api: BuildAPI, logid: int, follow: str = "?follow=1", *, slow: bool = False) -> Wire:
     """Begin a download."""
+    return a_request_for(api, f"logs/{logid}/raw{follow}", slow=slow)
+
+
+def a_request_for(api: BuildAPI, path: str, *, slow: bool) -> Wire:
+    """Send a request; slow: the answer is taken by ``sip`` only."""
     wire = Wire(api)
     wire.slow = slow
-    wire.send(head(f"GET /api/v2/logs/{logid}/raw{follow} HTTP/1.1", {"Host": "x"}))
+    wire.send(head(f"GET /api/v2/{path} HTTP/1.1", {"Host": "x"}))
     return wire
 
 
