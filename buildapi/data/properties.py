@@ -110,8 +110,9 @@ class Properties(Plain):
         query: Query,  # noqa: ARG003  the one object has no window
         context: Context,
     ) -> list[Row]:
-        """Return the one object; NoSuchResource without its owner."""
-        stored = _read(reader, pattern, bound, context)
+        """Return the one object, sorted by name; NoSuchResource without its owner."""
+        # Web pages make a table of it just as it comes, and people look for names in that.
+        stored = sorted(_read(reader, pattern, bound, context))
         return [{n: [json.loads(valid_json(text)), source] for n, text, source in stored}]
 
 

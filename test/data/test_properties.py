@@ -69,6 +69,14 @@ def test_every_value_is_shown_as_what_it_is(
         assert (found if field is None else found[field]) == SHOWN
 
 
+@pytest.mark.parametrize("path", ["builds/1/properties", "buildsets/1/properties"])
+def test_the_properties_of_one_object_are_sorted(full: BuildAPI, path: str) -> None:
+    """Buildbot's web page makes a table of them, in the order in which they come."""
+    answer = WebClient(full).get(f"/api/v2/{path}").json()
+
+    assert list(answer["properties"][0]) == sorted(GIVEN) != list(GIVEN)
+
+
 @pytest.mark.parametrize(
     "path", ["builds/1/property_list", "buildsets/1/properties_list", "changes/1/properties_list"]
 )
