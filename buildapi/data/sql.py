@@ -167,10 +167,10 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     page = sa.select(*(columns or [sa.literal_column("1")])).select_from(source).where(*where)
     if not shape.single:
         page = page.order_by(*_order(shape, narrowing))
-        if shape.limited:
-            page = page.limit(sa.bindparam("limit"))
-        if shape.skipping:
-            page = page.offset(sa.bindparam("offset"))
+        if shape.limited and shape.skipping and dialect.name == "postgresql":
+            page = page.where(_in_window(page, shape))
+        else:
+            page = _windowed(page, shape)
     count = sa.select(sa.func.count()).select_from(source).where(*where)
     return Plan(
         Compiled(page, dialect),
@@ -180,6 +180,25 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
         _tables(page),
         has_seq,
     )
+
+
+def _windowed(page: sa.Select[Any], shape: Shape) -> sa.Select[Any]:
+    if shape.limited:
+        page = page.limit(sa.bindparam("limit"))
+    if shape.skipping:
+        page = page.offset(sa.bindparam("offset"))
+    return page
+
+
+def _in_window(page: sa.Select[Any], shape: Shape) -> Condition:
+    """
+    Return the condition that a row is on the page.
+
+    PostgreSQL makes the sub-selects of every row that it skips; of the ids it makes nothing else.
+    """
+    ident = shape.resource.row_key()
+    shown = _windowed(page.with_only_columns(ident), shape).correlate(None).scalar_subquery()
+    return ident == sa.any_(sa.func.array(shown, type_=sa.ARRAY(sa.BigInteger)))
 
 
 def _filters(shape: Shape, narrowing: Narrowing) -> list[Condition]:

@@ -333,6 +333,22 @@ def test_a_page_on_a_server_is_one_statement(
     assert ask(limit=1) == [first], "the total is remembered"
 
 
+@pytest.mark.systems("postgresql")
+def test_what_a_page_skips_is_not_made(api: BuildAPI) -> None:
+    """A page far behind costs no more sub-selects than the first one."""
+    for number in range(4):
+        result_of(api.data.updates.addChange(author="alice", files=[f"{number}.c"]))
+    ask, reader = api.data.understood("changes", "limit=1&offset=2"), api.data.database._here
+    assert ask.plan is not None
+    assert reader is not None
+    sql = f"EXPLAIN (ANALYZE, TIMING OFF) {ask.plan.page.sql}"
+
+    said = reader.connection.execute(sql, ask.plan.page.bound(ask.params)).fetchall()
+    made = [line for (line,) in said if "on change_files" in line]
+
+    assert [line.rpartition(" ")[2] for line in made] == ["loops=1)"]
+
+
 @ON_SQLITE
 @pytest.mark.usefixtures("buildid")
 def test_a_total_that_a_page_tells_is_not_counted(api: BuildAPI) -> None:
