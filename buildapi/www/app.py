@@ -90,6 +90,7 @@ class Web:
             reactor,
             most_body_bytes=settings.limits.request_bytes,
             log_requests=settings.server.access_log,
+            direct=_BELOW,
         )
         watched = Watched(data, bus, settings.events, self.sockets, self.streams, self.site.tally)
         self._metrics = Metrics(watched, self._is_own)

@@ -7,7 +7,7 @@ kept than the limit and one piece, so that it can be refused by whoever reads it
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from weakref import WeakSet
 
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, datetimeToString
 
 from buildapi.www.tally import Tally, beginning
 
@@ -72,7 +72,18 @@ class Request(server.Request):
     def process(self) -> None:
         """Answer it."""
         self.began = monotonic()
-        super().process()  # type: ignore[no-untyped-call]
+        site = self.channel.site
+        if not self.uri.startswith(site.direct):
+            super().process()  # type: ignore[no-untyped-call]
+            return
+        # The same without the elements of the path, and the way down the tree of resources.
+        self.site = site
+        self.responseHeaders.setRawHeaders(b"server", [server.version])
+        self.responseHeaders.setRawHeaders(b"date", [site.date()])
+        try:
+            self.render(site.resource)  # type: ignore[no-untyped-call]
+        except Exception:  # noqa: BLE001  whatever it is, it has an answer
+            self.processingFailed(Failure())  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body."""
@@ -85,6 +96,7 @@ class Site(server.Site):
     What a port serves.
 
     most_body_bytes: the longest body that is read.  log_requests: whether each gets a line.
+    direct: how URIs begin that the root resource answers itself, by nothing but the URI.
     ``tally``: the requests that were answered.
     """
 
@@ -92,9 +104,17 @@ class Site(server.Site):
     requestFactory = Request
 
     def __init__(
-        self, resource: Any, reactor: Any, *, most_body_bytes: int, log_requests: bool
+        self,
+        resource: Any,
+        reactor: Any,
+        *,
+        most_body_bytes: int,
+        log_requests: bool,
+        direct: tuple[bytes, ...] = (),
     ) -> None:
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
+        self.direct = direct
+        self._date = (0, b"")
         self.most_body_bytes = most_body_bytes
         # Weak: a WebSocket takes its connection over, and its channel is left without a word.
         self.channels: WeakSet[Channel] = WeakSet()
@@ -111,6 +131,13 @@ class Site(server.Site):
         self.tally.note(route, request.code, monotonic() - request.began)
         if self._log_requests:
             super().log(request)
+
+    def date(self) -> bytes:
+        """Return what the clock says now, for the header of an answer."""
+        now = int(time())
+        if self._date[0] != now:
+            self._date = now, datetimeToString(now)
+        return self._date[1]
 
     def close(self) -> Deferred[Any]:
         """Answer what is being answered, nothing more; fire when that is done."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from time import time
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.web.server import version
 
 from buildapi.db.connect import compiled
 from buildapi.errors import CannotOpen
@@ -30,6 +33,17 @@ def test_the_known_address_is_told_if_it_is_set() -> None:
     answer = WebClient(api).get("/api", {"Host": "10.0.0.1:8010"})
 
     assert answer.json() == {"api_versions": {"v2": "https://ci.example.org/b/api/v2"}}
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/v2", "/api/v2/", "/api/v2/nosuch", "/nosuch"])
+def test_every_answer_says_who_gave_it_and_when(web: WebClient, path: str) -> None:
+    """By whatever door it came."""
+    before = int(time())
+    headers = [web.get(path).headers for _ in range(2)]
+
+    assert {each["server"] for each in headers} == {version.decode()}
+    for each in headers:
+        assert before <= parsedate_to_datetime(each["date"]).timestamp() <= time()
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1", "/api/v3", "/api/v1/builds", "/", "/nosuch"])
