@@ -222,6 +222,7 @@ class BuildUpdates(Updates):
     @update
     def generateNewBuildEvent(self, tx: Tx, buildid: Id) -> None:
         """Tell that a build has begun.  Publishes ``new``."""
+        must_exist(tx, Build, buildid)
         tx.emit(Build, buildid, "new")
 
     @update

@@ -14,13 +14,22 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import orjson
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import AfterValidator
 from twisted.internet.defer import Deferred, DeferredLock, fail
 
 from buildapi.data.announce import names, told
 from buildapi.data.logs import Log
 from buildapi.data.steps import Step
-from buildapi.data.updates import BoundUpdate, Id, Name, Update, Updates, must_exist, update
+from buildapi.data.updates import (
+    BoundUpdate,
+    Id,
+    Name,
+    Update,
+    Updates,
+    is_id,
+    must_exist,
+    update,
+)
 from buildapi.db.chunks import Chunk, mergeable, merged, split
 from buildapi.db.connect import Reader
 from buildapi.db.eventlog import Draft
@@ -61,6 +70,15 @@ _RUN = (
 _DROP = sa.delete(logchunks).where(_BETWEEN)
 
 
+def _known_type(letter: str) -> str:
+    if letter not in ("s", "t", "h", "d"):
+        raise ValueError("s (stdio), t (text), h (HTML) or d (deleted) is wanted")
+    return letter
+
+
+LogType = Annotated[str, AfterValidator(_known_type)]
+
+
 @dataclass
 class _Head:
     """What the writer knows of a log that it appends to."""
@@ -75,6 +93,7 @@ class _Head:
 def _head(tx: Tx, logid: int) -> _Head:
     head: _Head | None = tx.memory.get(("log", logid))
     if head is None:
+        must_exist(tx, Log, logid)
         it = told(Log, tx, logid)
         head = _Head(it.object, *names(Log, it.words, "append"), it.builderid, it.projectid)
         tx.memory["log", logid] = head
@@ -108,10 +127,6 @@ class _BoundAppend(BoundUpdate[P, T]):
 
 class _Append(Update[P, T]):
     bound = _BoundAppend
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**31
 
 
 def _append(tx: Tx, logid: int, chunks: list[Chunk]) -> tuple[int, int]:
@@ -158,12 +173,13 @@ class LogUpdates(Updates):
         tx: Tx,
         stepid: Id,
         name: Name,
-        type: Annotated[str, Field(pattern="^[a-z]$")],  # noqa: A002
+        type: LogType,  # noqa: A002
     ) -> int:
         """
         Add a log to a step; return its id.  Publishes ``newlog``.
 
-        type: ``s`` stdio (lines begin with o, e or h), ``t`` text, ``h`` HTML.
+        type: ``s`` stdio (lines begin with o, e or h), ``t`` text, ``h`` HTML;
+        ``d`` one that has been deleted already.
         """
         must_exist(tx, Step, stepid)
         taken = {row[0] for row in tx.rows(_SLUGS, {"stepid": stepid})}
@@ -195,7 +211,7 @@ class LogUpdates(Updates):
     def append(self, logid: Any, content: Any) -> Deferred[tuple[int, int]]:
         """Do what ``appendLog`` says, with the text cut and compressed before it is queued."""
         # Checked by hand: at thousands of appends a second a general check is a tenth of the cost.
-        if not _is_id(logid):
+        if not is_id(logid):
             return fail(BadArgument("appendLog: logid: a number from 0 is wanted"))
         if not isinstance(content, str):
             return fail(BadArgument("appendLog: content: a text is wanted"))
@@ -231,7 +247,7 @@ class LogUpdates(Updates):
 
         Nothing that a GET shows changes; each run of chunks is a transaction of its own.
         """
-        if not _is_id(logid):
+        if not is_id(logid):
             return fail(BadArgument("compressLog: logid: a number from 0 is wanted"))
         return Deferred.fromCoroutine(self._compressed(logid))
 

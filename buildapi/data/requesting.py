@@ -30,6 +30,7 @@ from buildapi.data.updates import (
     Sourced,
     Text256,
     Updates,
+    is_id,
     must_exist,
     update,
 )
@@ -194,7 +195,7 @@ def state_of(tx: Tx, brid: int) -> RequestState:
     """Read how far a request has come; NoSuchResource if there is none."""
     row = tx.first(_STATE, {"brid": brid})
     if row is None:
-        raise NoSuchResource(f"there is no build request {brid}")
+        raise NoSuchResource(f"brid: there is no build request {brid}")
     return RequestState(bool(row[0]), row[2])
 
 
@@ -300,8 +301,9 @@ class BuildRequestUpdates(BuildsetUpdates):
         properties, and as ``rebuilt_buildid`` the first build of the original chain.
         """
         brid = buildrequest.get("buildrequestid")
-        if not isinstance(brid, int) or isinstance(brid, bool):
+        if not is_id(brid):
             raise BadArgument("rebuildBuildrequest: buildrequest: an object of the API is wanted")
+        must_exist(tx, BuildRequest, brid, "buildrequest")
         request = told(BuildRequest, tx, brid).object
         bsid = request["buildsetid"]
         original = told(Buildset, tx, bsid).object

@@ -171,6 +171,9 @@ def _checked(arguments: dict[str, Any]) -> None:
             except ValidationError as error:
                 reason = error.errors(include_url=False)[0]["msg"]
                 raise ValueError(f"result_values.{index}.{name}: {reason}") from None
+        if unknown := given.keys() - _KNOWN:
+            sentence = f"there is no such part of a result; these are: {', '.join(_KNOWN)}"
+            raise ValueError(f"result_values.{index}.{min(unknown, key=str)}: {sentence}")
         if given.get("test_name") is None and given.get("test_code_path") is None:
             raise ValueError(f"result_values.{index}: test_name or test_code_path is needed")
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import (
@@ -28,6 +29,7 @@ from typing import (
     Generic,
     NamedTuple,
     ParamSpec,
+    TypeGuard,
     TypeVar,
     get_type_hints,
 )
@@ -110,6 +112,13 @@ def _epoch(moment: Any) -> Any:
 
 # What ids and result codes can be: the columns are 32 bits wide on database servers.
 Id = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def is_id(value: Any) -> TypeGuard[int]:
+    """Say the same of a value that is checked by hand."""
+    return type(value) is int and 0 <= value < 2**31
+
+
 Seconds = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Moment = Annotated[datetime | Seconds, BeforeValidator(_epoch)]
 ResultCode = Annotated[int, Field(ge=0, le=6)]
@@ -160,7 +169,7 @@ class BoundUpdate(Generic[P, T]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Queue the update; fire with its result once it is durably committed."""
         try:
-            arguments = self._update.checked(*args, **kwargs)
+            arguments = self._checked(*args, **kwargs)
         except Exception:  # noqa: BLE001  whatever a caller's own objects raise, it is on the Deferred
             return fail()
         return self._queued(arguments)
@@ -172,7 +181,13 @@ class BoundUpdate(Generic[P, T]):
 
     def within(self, tx: Tx, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the update as part of ``tx``; raises what else the Deferred would fail with."""
-        return self._function(self._owner, tx, **self._update.checked(*args, **kwargs))
+        return self._function(self._owner, tx, **self._checked(*args, **kwargs))
+
+    def _checked(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        arguments = self._update.checked(*args, **kwargs)
+        if not self._owner.database.connector.STORES_NUL:
+            self._update.check_nul(arguments)
+        return arguments
 
 
 class Update(Generic[P, T]):
@@ -206,16 +221,23 @@ class Update(Generic[P, T]):
             self._check = _checker(self.function, self.signature)
         try:
             arguments = self._check(*args, **kwargs)
-            for name, value in arguments.items():
-                if not _is_stored(value):
-                    raise ValueError(f"{name}: UTF-8 has no lone surrogates; use errors='replace'")  # noqa: TRY301
             if self._prepare is not None:
                 self._prepare(arguments)
+            for name, value in arguments.items():
+                if not all(map(is_text, _texts(value))):
+                    raise ValueError(f"{name}: UTF-8 has no lone surrogates; use errors='replace'")  # noqa: TRY301
         except ValidationError as error:
             raise BadArgument(f"{self.name}: {self._first(error)}") from None
         except ValueError as error:
             raise BadArgument(f"{self.name}: {error}") from None
         return arguments
+
+    def check_nul(self, arguments: dict[str, Any]) -> None:
+        """Raise BadArgument if a text has the character NUL."""
+        for name, value in arguments.items():
+            if any("\0" in text for text in _texts(value)):
+                sentence = "this database cannot store the character NUL"
+                raise BadArgument(f"{self.name}: {name}: {sentence}")
 
     def _first(self, error: ValidationError) -> str:
         """Return the first thing that is wrong: the parameter, the place in it, the reason."""
@@ -255,13 +277,18 @@ def _checker(
     return checker
 
 
-def _is_stored(value: Any) -> bool:
-    """Say whether a text, and every text of a list or a dictionary, can be stored."""
-    if isinstance(value, dict):
-        return all(map(_is_stored, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_stored, value))
-    return not isinstance(value, str) or is_text(value)
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in what an update gets."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
+    elif is_dataclass(value):
+        yield from _texts(vars(value))
 
 
 @lru_cache(maxsize=64)
