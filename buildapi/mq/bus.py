@@ -15,7 +15,8 @@ What it promises:
 
 Everything here runs on the reactor's thread, and nothing waits for a listener. Who can't
 keep pace subscribes: a stream is bounded, goes back to the event log when it was too slow, and can
-begin at any position of it.
+begin at any position of it. A thousand streams that have something to take are told so in slices,
+and between these the reactor does other work.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Bus:
         try:
             self._deliver_pending()
             if self._afterwards and (self._closed or self._rest.is_over()):
-                self._rest.begin(self._call_all())
+                self._call_all()
         finally:
             self._delivering = False
 
@@ -163,19 +164,21 @@ class Bus:
         while self._pending:
             self._deliver(self._pending.popleft())
 
-    def _call_all(self) -> int:
-        called = 0
+    def _call_all(self) -> None:
+        """Call who waits for the end of publishing: some now, the others in the next turns."""
         while self._afterwards:
+            if not self._closed and self._rest.pauses():
+                return
             self._call_afterwards(self._afterwards.popleft())
-            called += 1
             self._deliver_pending()
-        return called
+        self._rest.begin()
 
     def soon(self, callback: Callable[[], None]) -> None:
         """
         Call back once all that is being published has been; at once, if nothing is.
 
-        When many are called so, they may have to wait for some milliseconds, and find more then.
+        When many are called so, some wait for other turns of the reactor, or all of them for some
+        milliseconds, and find more then.
         """
         if self._delivering:
             self._afterwards.append(callback)

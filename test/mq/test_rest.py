@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
-from buildapi.mq.rest import MANY, MOST_S, TIMES
+from buildapi.mq.rest import MANY, MOST_S, TIMES, TURN_S
 from buildapi.mq.stream import Stream
 
 TAKES_S = 0.0001
@@ -93,6 +93,63 @@ def test_a_rest_is_short(bus: Bus, clock: Clock) -> None:
     clock.advance(MOST_S + TAKES_S)
 
     assert len(readers.took) == 2 * MANY
+
+
+# One of them takes so long that a turn of the reactor is over when MANY have been told.
+LONG_S = TURN_S / MANY + TAKES_S
+
+
+def test_a_crowd_is_told_in_turns(bus: Bus, clock: Clock) -> None:
+    """In each a part of it, the first ones first; then it rests."""
+    readers = Readers(bus, clock, 2 * MANY + 1, LONG_S)
+
+    bus.publish([an_event(1)])
+    told = [len(readers.took)]
+    # Somebody else who wants a turn has it after the next part.
+    clock.callLater(0, lambda: told.append(len(readers.took)))
+    clock.advance(0)
+    assert [*told, len(readers.took)] == [MANY, 2 * MANY, 2 * MANY + 1]
+
+    bus.publish([an_event(2)])
+    clock.advance(0)
+    assert readers.took == [[1]] * (2 * MANY + 1)
+    clock.advance(MOST_S)
+    assert readers.took == [[1]] * (2 * MANY + 1) + [[2]] * (2 * MANY + 1)
+
+
+def test_what_comes_between_two_turns_is_told_with_the_rest(bus: Bus, clock: Clock) -> None:
+    """To those who were not told yet; the others come after them; all are told everything."""
+    readers = Readers(bus, clock, 2 * MANY, LONG_S)
+
+    bus.publish([an_event(1)])
+    bus.publish([an_event(2)])
+    assert readers.took == [[1]] * MANY
+    for _ in range(2):
+        clock.advance(0)
+
+    assert readers.took == [[1]] * MANY + [[1, 2]] * MANY + [[2]] * MANY
+
+
+def test_who_comes_between_two_turns_hears_what_follows(bus: Bus, clock: Clock) -> None:
+    """Nothing that was published before."""
+    Readers(bus, clock, 2 * MANY, LONG_S)
+    bus.publish([an_event(1)])
+
+    late = bus.subscribe("build.#")
+    bus.publish([an_event(2)])
+
+    assert [item.seq for item in late.take() if isinstance(item, Event)] == [2]
+
+
+def test_a_bus_that_closes_between_two_turns_tells_all(bus: Bus, clock: Clock) -> None:
+    """At once."""
+    readers = Readers(bus, clock, 2 * MANY, LONG_S)
+    bus.publish([an_event(1)])
+
+    bus.close()
+
+    assert readers.took == [[1]] * (2 * MANY)
+    assert not clock.getDelayedCalls()
 
 
 def test_a_bus_that_closes_in_a_rest_tells_what_has_come(bus: Bus, clock: Clock) -> None:
