@@ -242,7 +242,8 @@ class Limits:
     )
     bookmark_s: Interval = setting(
         25.0,
-        "Seconds between two bookmarks of a stream of events; clients are promised one every 30.",
+        "Seconds between two bookmarks of a stream of events, or of a watch that is idle; clients "
+        "are promised one every 30.",
     )
     followers: Count = setting(20_000, "Followers of logs that the server has at once.")
     follow_frame_bytes: Count = setting(

@@ -30,8 +30,8 @@ from buildapi.db.groupcommit import Committed
 from buildapi.errors import BadQuery, BadRequest, Conflict, Gone, NoSuchResource, Stopping
 from buildapi.settings import Limits
 
-# An idle watch has its position told at every second tick: at least every 30 seconds, as promised.
-TICK_S = 12.0
+# An idle watch has its position told at every second tick.
+TICKS_PER_BOOKMARK = 2
 
 
 class Watches:
@@ -41,6 +41,7 @@ class Watches:
         self._data = data
         self._clock = clock
         self._limits = limits
+        self._tick_s = limits.bookmark_s / TICKS_PER_BOOKMARK
         self._reach: Reach[View] = Reach()
         self._views: dict[Any, View] = {}
         self._watches: dict[Watch, None] = {}
@@ -126,7 +127,7 @@ class Watches:
         self._watches[watch] = None
         self._restrictions[watch.identity] = asked.ask.restriction
         if self._ticking is None:
-            self._ticking = self._clock.callLater(TICK_S, self._tick)
+            self._ticking = self._clock.callLater(self._tick_s, self._tick)
         return view
 
     def _asked(self, path: str, text: str, identity: Identity) -> Asked:
@@ -179,7 +180,7 @@ class Watches:
                     self._readings.enqueue(view)
 
     def _tick(self) -> None:
-        self._ticking = self._clock.callLater(TICK_S, self._tick)
+        self._ticking = self._clock.callLater(self._tick_s, self._tick)
         known = {watch.identity for watch in self._watches}
         self._restrictions = {i: it for i, it in self._restrictions.items() if i in known}
         self._heed_rights()

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from buildapi.data.api import AllUpdates
 from buildapi.data.gate import Gate, Identity, Restriction
-from buildapi.data.watches import TICK_S
+from buildapi.data.watches import TICKS_PER_BOOKMARK
 from buildapi.db.tables import (
     build_data,
     build_properties,
@@ -40,6 +40,8 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
+
+TICK_S = Limits().bookmark_s / TICKS_PER_BOOKMARK
 
 
 class Mirror:
@@ -324,15 +326,28 @@ def test_without_an_event_log_nothing_is_watched() -> None:
 
 
 def test_an_idle_watch_tells_its_position(api: BuildAPI, ws: WebSocketClient) -> None:
-    """At least every 30 seconds, however much happens elsewhere."""
+    """As often as a stream of events does, however much happens elsewhere."""
     watch = Mirror(ws, "masters")
     result_of(a_build(api))
-    for _ in range(4):
+    for _ in range(2 * TICKS_PER_BOOKMARK):
         api.reactor.advance(TICK_S)
         ws.read()
 
     assert watch.seq < (api.seq() or 0)
     assert ws.sync() == [{"sub": 1, "bookmark": api.seq()}] * 2
+
+
+@pytest.mark.systems("sqlite")
+def test_how_often_a_watch_tells_its_position_is_a_setting() -> None:
+    """The one that streams of events have."""
+    api = in_memory_api(Settings(limits=Limits(bookmark_s=4.0)))
+    ws = WebSocketClient(Wire(api))
+    Mirror(ws, "masters")
+    for _ in range(12):
+        api.reactor.advance(1.0)
+
+    assert ws.sync() == [{"sub": 1, "bookmark": api.seq()}] * 3
+    api.stopService()
 
 
 @dataclass(frozen=True)
