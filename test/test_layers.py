@@ -19,7 +19,7 @@ LAYERS = (
     ("data", "db", "docs", "mq", "www"),  # an __init__.py that is only its docstring
     ("errors", "histogram", "mq.event", "mq.topic", "data.storedjson", "data.values"),
     ("data.formfields", "data.forcefields", "db.compression"),
-    ("settings", "data.gate", "db.tables", "db.chunks", "db.hashes"),
+    ("settings", "data.gate", "db.tables", "db.chunks", "db.filelock", "db.hashes"),
     ("db.connect", "db.spelling"),
     ("db.sqlite", "db.server"),
     ("db.postgresql", "db.mariadb"),

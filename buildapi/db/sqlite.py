@@ -1,20 +1,16 @@
 """
 SQLite: a file, or a database in memory.
 
-One file has one writing process, which a lock on a file beside it decides.
+One file has one writing process, which a ``FileLock`` decides.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import socket
 import sqlite3
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -22,6 +18,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.pool import StaticPool
 
 from buildapi.db.connect import Connector, Params, Reader, compiled
+from buildapi.db.filelock import FileLock
 from buildapi.errors import BadArgument, CannotOpen, Conflict, CorruptValue
 
 MEMORY = ":memory:"
@@ -78,7 +75,7 @@ class SQLite(Connector):
         # because it has two names.
         self._file = os.path.realpath(self.path)
         self._shared: sqlite3.Connection | None = None
-        self._lock: TextIO | None = None
+        self._lock = FileLock(self.path, self._file)
 
     def check(self) -> None:
         """Raise CannotOpen unless there is a file, or a folder to make one in."""
@@ -98,44 +95,13 @@ class SQLite(Connector):
             raise CannotOpen(f"there is no database {self.path}")
 
     def lock(self, holder: str) -> None:
-        """
-        Become the one writing process, or raise CannotOpen.
-
-        A lock on a file beside the database: on the database itself, closing any other descriptor
-        of it would drop SQLite's own locks.  The kernel frees it when the process dies.
-        """
-        if self.in_memory or self._lock is not None:
-            return
-        try:
-            self._lock = Path(f"{self._file}.buildapi-lock").open(  # noqa: SIM115  kept while we write
-                "a+", encoding="utf-8", errors="replace"
-            )
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._lock.truncate(0)
-            self._lock.write(f"{holder} (process {os.getpid()} on {socket.gethostname()})\n")
-            self._lock.flush()
-        except BlockingIOError:
-            other = self._other_holder()
-            self.unlock()
-            raise CannotOpen(
-                f"{self.path} is being written by {other}; stop that one, or serve with --read-only"
-            ) from None
-        except OSError as error:
-            self.unlock()
-            raise CannotOpen(f"cannot write beside {self.path}: {error.strerror}") from None
-
-    def _other_holder(self) -> str:
-        assert self._lock is not None  # noqa: S101  it is open, but not ours
-        self._lock.seek(0)
-        return self._lock.read(500).strip() or "another process"
+        """Become the one writing process, or raise CannotOpen."""
+        if not self.in_memory:
+            self._lock.take(holder)
 
     def unlock(self) -> None:
         """Let another process write."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            # What a full disk did not take of the holder's name is tried once more, and not needed.
-            with contextlib.suppress(OSError):
-                lock.close()
+        self._lock.drop()
 
     def writer(self) -> sqlite3.Connection:
         """Open the connection that writes: WAL, and every commit on disk before it returns."""
@@ -153,9 +119,14 @@ class SQLite(Connector):
 
     def inspector(self) -> sqlite3.Connection:
         """Open a connection that changes nothing by itself, to look before anything is touched."""
-        return self._open(
-            self._reading_mode() if self.read_only else "mode=rwc", self._busy_timeout_s
-        )
+        mode = self._reading_mode() if self.read_only else "mode=rwc"
+        connection = self._open(mode, self._busy_timeout_s)
+        try:
+            self._lock.take_itself()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def reader(
         self,

@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -332,7 +333,68 @@ async def test_another_name_of_the_file_is_no_way_around_the_lock(
     link.symlink_to(path)
 
     with another_writer(link) as process:
-        assert "is being written by" in answer(process)
+        assert "is being written by a test" in answer(process)
+
+
+def hard_link(path: Path, other: Path) -> None:
+    """Give a file another name beside its own."""
+    other.hardlink_to(path)
+
+
+@pytest.mark.parametrize("name", [hard_link, Path.rename])
+@pytest.mark.parametrize("new", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_the_file_itself_is_locked_too(
+    opening: Opener, path: Path, name: Callable[[Path, Path], object], new: bool
+) -> None:
+    """Whatever it is called by another process, in whatever folder, and whoever made it."""
+    if not new:
+        a_buildbot_database(path)
+    database = await opening()
+    (path.parent / "elsewhere").mkdir()
+    other = path.parent / "elsewhere" / "other.sqlite"
+    name(path, other)
+
+    with another_writer(other) as process:
+        assert "is being written by another process under another name" in answer(process)
+    assert await database.add("a")
+    await database.close()
+    with another_writer(other) as process:
+        assert answer(process) == "locked"
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_a_hard_link_is_respected(opening: Opener, path: Path) -> None:
+    """Until it dies; a start that was refused leaves nothing locked."""
+    a_buildbot_database(path)
+    link = path.with_name("link.sqlite")
+    link.hardlink_to(path)
+    with another_writer(link) as process:
+        assert answer(process) == "locked"
+        with pytest.raises(CannotOpen, match="under another name"):
+            await opening()
+        with another_writer(path.with_name("third.sqlite")) as third:
+            assert answer(third) == "locked"
+
+    database = await opening()
+    assert await database.add("a")
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_no_socket_may_be_made_one_lock_is_enough(
+    opening: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox may forbid them."""
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    database = await opening()
+
+    assert await database.add("a") == 1
+    with another_writer(path) as process:
+        assert "is being written by a test" in answer(process)
 
 
 @pytest_twisted.ensureDeferred
