@@ -30,7 +30,14 @@ hypothesis.settings.load_profile("patient")
 
 SYSTEMS = ("sqlite", "postgresql", "mariadb")
 # Modules with fixtures, each after those that it imports.
-FIXTURES = ["test.kept", "test.servers", "test.postgresql", "test.mariadb", "test.buildbot"]
+FIXTURES = [
+    "test.kept",
+    "test.servers",
+    "test.postgresql",
+    "test.mariadb",
+    "test.buildbot",
+    "test.browser",
+]
 
 
 def loaded() -> dict[str, ModuleType]:

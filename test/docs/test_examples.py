@@ -12,28 +12,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor as the_reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from buildapi.service import BuildAPI
 from buildapi.settings import Database, Server, Settings
 from buildapi.testing import a_build, a_step
+from test.browser import Browse, Heard, Page, Program
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-CHROMIUM = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGE = """
 <script type="module">
   import { subscribe } from "/subscriber.mjs";
@@ -47,86 +32,6 @@ PAGE = """
 """
 
 reactor: Any = the_reactor
-
-
-class Heard:
-    """What a program has told: ``events``."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self._waiting: tuple[int, Deferred[None]] | None = None
-
-    def hear(self, line: bytes) -> None:
-        """Take an event."""
-        self.events.append(json.loads(line))
-        if self._waiting is not None and self.events[-1]["seq"] >= self._waiting[0]:
-            waiting, self._waiting = self._waiting[1], None
-            waiting.callback(None)
-
-    def until(self, seq: int) -> Deferred[None]:
-        """Fire when the event has been heard."""
-        heard: Deferred[None] = Deferred()
-        if self.events and self.events[-1]["seq"] >= seq:
-            heard.callback(None)
-        else:
-            self._waiting = (seq, heard)
-        return heard
-
-
-class Program(ProcessProtocol):
-    """A running program, of which each line of output is heard."""
-
-    def __init__(self, heard: Heard) -> None:
-        self.ended: Deferred[None] = Deferred()
-        self._heard = heard
-        self._rest = b""
-
-    async def killed(self) -> None:
-        """End it, whatever it does."""
-        assert self.transport is not None
-        self.transport.signalProcess("KILL")
-        await self.ended
-
-    def outReceived(self, data: bytes) -> None:
-        """Take output."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._heard.hear(line)
-
-    def errReceived(self, data: bytes) -> None:
-        """Show what it complains of, if the test fails."""
-        sys.stderr.write(data.decode("utf-8", "replace"))
-
-    def processEnded(self, reason: Failure) -> None:  # noqa: ARG002  it is always killed
-        """Let go who waits."""
-        self.ended.callback(None)
-
-
-class Page(Resource):
-    """What a browser loads."""
-
-    def __init__(self, content: str, kind: bytes) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._content = content.encode()
-        self._kind = kind
-
-    def render_GET(self, request: Any) -> bytes:
-        """Return it."""
-        request.setHeader(b"content-type", self._kind)
-        return self._content
-
-
-class Report(Resource):
-    """Where a page says what it has heard."""
-
-    def __init__(self, heard: Heard) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._heard = heard
-
-    def render_POST(self, request: Any) -> bytes:
-        """Take an event."""
-        self._heard.hear(request.content.read())
-        return b""
 
 
 @pytest_twisted.async_yield_fixture
@@ -190,26 +95,11 @@ async def test_a_program_hears_everything_once_in_order(api: BuildAPI, program: 
 
 @pytest_twisted.ensureDeferred
 async def test_a_page_in_a_browser_hears_everything_once_in_order(
-    api: BuildAPI, tmp_path: Path
+    api: BuildAPI, browse: Browse
 ) -> None:
     """With the browser's own EventSource, from another origin."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    heard = Heard()
-    root = Resource()
-    script = (EXAMPLES / "subscriber.mjs").read_text(encoding="utf-8")
-    root.putChild(b"subscriber.mjs", Page(script, b"text/javascript"))
-    root.putChild(b"page", Page(PAGE % address(api.port), b"text/html"))
-    root.putChild(b"heard", Report(heard))
-    port = reactor.listenTCP(0, Site(root), interface="127.0.0.1")
-    running = Program(heard)
-    arguments = [path, *CHROMIUM, f"--user-data-dir={tmp_path}/chromium", f"{address(port)}/page"]
-    reactor.spawnProcess(running, path, arguments, env=None)
-    try:
+    script = Page((EXAMPLES / "subscriber.mjs").read_text(encoding="utf-8"), b"text/javascript")
+    async with browse(PAGE % address(api.port), **{"subscriber.mjs": script}) as heard:
         await told_through(api, heard)
-    finally:
-        await running.killed()
-        await port.stopListening()
 
     assert heard.events == await matching(api)
