@@ -137,6 +137,8 @@ def browse(tmp_path: Path) -> Browse:
         heard = Heard()
         root = Resource()
         root.putChild(b"page", Page(page, b"text/html"))
+        # It asks for that, too.
+        root.putChild(b"favicon.ico", Page("", b"image/x-icon"))
         root.putChild(b"heard", Report(heard))
         for name, resource in others.items():
             root.putChild(name.encode(), resource)
