@@ -10,7 +10,7 @@ from openapi_spec_validator import validate
 
 from buildapi.data.api import RESOURCES
 from buildapi.data.values import ValueType
-from buildapi.docs import openapi
+from buildapi.docs import jsonschema, openapi
 from buildapi.testing import WebClient, in_memory_api
 
 
@@ -75,7 +75,7 @@ def test_a_field_has_its_type_and_its_text(document: Any) -> None:
 
 def test_bytes_are_null_and_nothing_else() -> None:
     """Nullable or not."""
-    assert openapi.schema(ValueType("binary", nullable=True))["type"] == "null"
+    assert jsonschema.schema(ValueType("binary", nullable=True))["type"] == "null"
 
 
 def test_a_filter_is_offered_as_often_as_its_type_allows(document: Any) -> None:
