@@ -20,7 +20,8 @@ What ``scripts/bench`` measures, and how: figures of buildapi beside its peers, 
     following  the chapters on a log that grows: one follower, a thousand
     streams    the chapters on events: the bus, many WebSockets, who comes back
     stalled    the chapter on clients that do not read, on every road
-    report     one table, with the aims and what became of them
+    report     what was measured, as chapters of one table and for programs
+    table      draw it, with the aims and what became of them
 
 Nothing here asserts a time; what must be right (every answer 200, every line stored) is checked.
 """

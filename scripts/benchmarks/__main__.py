@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import databases, following, measure, report, servers, setup, stalled, streams
+from benchmarks import (
+    databases,
+    following,
+    measure,
+    report,
+    servers,
+    setup,
+    stalled,
+    streams,
+    table,
+)
 from benchmarks.databases import Data
 from benchmarks.measure import Effort, Results
 from benchmarks.processes import DidNotStart, Processes, processes
@@ -152,7 +162,7 @@ def _print(facts: dict[str, Any], results: Results) -> None:
         f"{f'the middle one of {rounds} rounds' if rounds > 1 else 'one round'}; "
         f"load average before: {facts['load_before']:.1f}\n"
     )
-    print(report.table(report.chapters(results, effort["builds"])))
+    print(table.drawn(report.chapters(results, effort["builds"])))
     if results.equal_rows:
         print("buildapi and Buildbot gave the same rows, compared as JSON values.")
     for note in results.notes:
