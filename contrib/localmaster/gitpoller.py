@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from buildapi import BuildAPI
 from buildapi.db.transaction import Tx
-from buildapi.errors import Unavailable
+from buildapi.errors import BuildAPIError
 
 from .config import GitPoller
 from .process import Reactor
@@ -27,6 +27,9 @@ _FORMAT = "\x1e" + "".join(
     f"{field}\x1f" for field in ("%H", "%an <%ae>", "%cn <%ce>", "%ct", "%B")
 )
 _COMMIT = re.compile(r"\x1e(?=[0-9a-f]{40,64}\x1f)")
+
+# What fits in a change; git takes any date.
+_FIRST_MOMENT, _LAST_MOMENT = -(2**31), 2**31 - 1
 
 _STATE = "localmaster.GitPoller", "revision"
 
@@ -61,9 +64,9 @@ def _change(commit: str) -> dict[str, Any]:
         "revision": revision,
         "author": author[:255],
         "committer": committer[:255],
-        "when_timestamp": int(when),
+        "when_timestamp": max(_FIRST_MOMENT, min(int(when), _LAST_MOMENT)),
         "comments": comments.rstrip(),
-        "files": [name for name in files.strip("\0\n").split("\0") if name],
+        "files": [name[:1024] for name in files.strip("\0\n").split("\0") if name],
     }
 
 
@@ -112,7 +115,7 @@ class Poller:
             tip = await self._git("rev-parse", "--verify", f"{self._config.branch}^{{commit}}")
             if tip.strip() != self._seen and await self._enabled():
                 await self._build(tip.strip())
-        except (GitError, Unavailable) as error:
+        except (GitError, BuildAPIError) as error:
             _log.warn("{name}: {error}", name=self._config.name, error=error)
 
     async def _enabled(self) -> bool:

@@ -194,3 +194,17 @@ def test_a_message_may_hold_anything() -> None:
     (change,) = parse_log(record)
     assert change["comments"] == "odd \x1e and \x1f text"
     assert change["files"] == ["README"]
+
+
+def test_what_a_change_has_no_room_for_is_cut(api: BuildAPI) -> None:
+    """A strange commit must not end the looking."""
+    fields = ["a" * 40, "é" * 300, "c" * 300, str(2**40), "It is from the future."]
+    commit = "\x1e" + "".join(f"{field}\x1f" for field in fields) + "\n" + "f" * 2000 + "\0"
+
+    (change,) = parse_log(commit)
+
+    changeid = result_of(api.data.updates.addChange(**change))
+    stored = result_of(api.data.get(("changes", changeid)))
+    assert stored["when_timestamp"] == 2**31 - 1
+    assert stored["files"] == ["f" * 1024]
+    assert stored["author"] == "é" * 255
