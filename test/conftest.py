@@ -37,6 +37,7 @@ FIXTURES = [
     "test.mariadb",
     "test.buildbot",
     "test.browser",
+    "test.following",
 ]
 
 
