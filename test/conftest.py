@@ -38,6 +38,7 @@ FIXTURES = [
     "test.buildbot",
     "test.browser",
     "test.following",
+    "test.watching",
 ]
 
 

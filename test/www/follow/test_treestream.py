@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from buildapi.data.gate import Gate, Restriction
 from buildapi.service import BuildAPI
-from buildapi.settings import Limits, Settings
 from buildapi.testing import (
     WebSocketClient,
     Wire,
@@ -22,22 +20,7 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
-
-AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
-
-
-@pytest.fixture
-def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the service has its database
-    """Return a service that gathers no lines."""
-    api = in_memory_api(AT_ONCE)
-    yield api
-    api.stopService()
-
-
-@pytest.fixture
-def ws(api: BuildAPI) -> WebSocketClient:
-    """Return a client."""
-    return WebSocketClient(Wire(api))
+from test.following import AT_ONCE
 
 
 def told(ws: WebSocketClient) -> list[str]:

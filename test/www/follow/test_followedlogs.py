@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from http.client import IncompleteRead
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from buildapi.data.gate import Gate, Restriction
 from buildapi.service import BuildAPI
-from buildapi.settings import Limits, Settings
 from buildapi.testing import (
     Answer,
     WebClient,
@@ -27,17 +25,9 @@ from buildapi.testing import (
 )
 from buildapi.testing.wire import head
 from buildapi.www import hub
+from test.following import AT_ONCE
 
-AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
 EVENTS = {"Accept": "text/event-stream"}
-
-
-@pytest.fixture
-def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the service has its database
-    """Return a service that gathers no lines."""
-    api = in_memory_api(AT_ONCE)
-    yield api
-    api.stopService()
 
 
 class Getting:

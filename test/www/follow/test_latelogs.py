@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from buildapi.service import BuildAPI
-from buildapi.settings import Limits, Settings
 from buildapi.testing import (
     WebSocketClient,
     Wire,
     a_build,
     a_log,
     a_step,
-    in_memory_api,
     result_of,
 )
-
-AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
-
-
-@pytest.fixture
-def api(system: str) -> Iterator[BuildAPI]:  # noqa: ARG001  where the service has its database
-    """Return a service that gathers no lines."""
-    api = in_memory_api(AT_ONCE)
-    yield api
-    api.stopService()
-
-
-@pytest.fixture
-def wire(api: BuildAPI) -> Wire:
-    """Return a connection to it."""
-    return Wire(api)
-
-
-@pytest.fixture
-def ws(wire: Wire) -> WebSocketClient:
-    """Return a client on the connection."""
-    return WebSocketClient(wire)
 
 
 def follow(ws: WebSocketClient, path: str, **arguments: Any) -> None:

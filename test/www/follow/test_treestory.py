@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from buildapi.settings import Limits, Settings
 from buildapi.testing import (
     WebSocketClient,
     Wire,
@@ -19,8 +18,8 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
+from test.following import AT_ONCE
 
-AT_ONCE = Settings(limits=Limits(follow_gather_ms=0))
 # Of each of these there are some; the number says which.
 OBJECTS = st.integers(0, 3)
 
