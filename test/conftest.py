@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("patient")
 
 
 SYSTEMS = ("sqlite", "postgresql", "mariadb")
-# Modules with fixtures, each after those that it imports.
+# Modules that tests share, most with fixtures, each after those that it imports.
 FIXTURES = [
     "test.kept",
     "test.servers",
@@ -37,15 +37,19 @@ FIXTURES = [
     "test.mariadb",
     "test.buildbot",
     "test.browser",
-    "test.following",
-    "test.watching",
+    "test.www.follow.following",
+    "test.www.watch.watching",
+    "test.data.furnished",
+    "test.data.told",
+    "test.data.buildcases",
+    "test.data.othercases",
 ]
 
 
 def loaded() -> dict[str, ModuleType]:
     """Load the modules with fixtures, which can't be imported: Python has a ``test``, too."""
     for name in FIXTURES:
-        place = Path(__file__).with_name(f"{name.removeprefix('test.')}.py")
+        place = Path(__file__).parents[1].joinpath(*name.split(".")).with_suffix(".py")
         spec = importlib.util.spec_from_file_location(name, place)
         assert spec is not None
         assert spec.loader is not None

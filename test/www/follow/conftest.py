@@ -8,7 +8,7 @@ import pytest
 
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, Wire, in_memory_api
-from test.following import AT_ONCE
+from test.www.follow.following import AT_ONCE
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, a_build, a_log, a_step, result_of
-from test.following import append, follow, of, text_of
+from test.www.follow.following import append, follow, of, text_of
 
 
 def test_a_log_that_is_not_there_yet_is_waited_for(api: BuildAPI, ws: WebSocketClient) -> None:

@@ -14,7 +14,7 @@ from buildapi.db.tables import logchunks, logs
 from buildapi.db.transaction import Tx
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, a_log, a_step, result_of
-from test.following import append, follow, of, text_of
+from test.www.follow.following import append, follow, of, text_of
 
 
 def test_the_gate_is_asked_for_whom_a_log_is_read(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, Wire, a_log, in_memory_api, result_of
-from test.following import AT_ONCE, append, follow, of, text_of
+from test.www.follow.following import AT_ONCE, append, follow, of, text_of
 
 
 def test_what_is_there_comes_and_then_what_is_appended(api: BuildAPI, ws: WebSocketClient) -> None:

@@ -25,7 +25,7 @@ from buildapi.testing import (
 )
 from buildapi.testing.wire import head
 from buildapi.www import hub
-from test.following import AT_ONCE
+from test.www.follow.following import AT_ONCE
 
 EVENTS = {"Accept": "text/event-stream"}
 

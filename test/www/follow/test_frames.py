@@ -9,7 +9,7 @@ from buildapi.db.transaction import Tx
 from buildapi.service import BuildAPI
 from buildapi.settings import Limits, Settings
 from buildapi.testing import WebSocketClient, Wire, a_log, in_memory_api, result_of
-from test.following import LINE, append, follow, of, text_of
+from test.www.follow.following import LINE, append, follow, of, text_of
 
 
 def test_merged_chunks_are_the_same_lines(api: BuildAPI, ws: WebSocketClient) -> None:

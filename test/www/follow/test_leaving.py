@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, Wire, a_log, a_step, result_of
-from test.following import append, follow, text_of
+from test.www.follow.following import append, follow, text_of
 
 
 def test_a_name_is_of_one_stream_at_a_time(api: BuildAPI, ws: WebSocketClient) -> None:

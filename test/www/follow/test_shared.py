@@ -16,7 +16,7 @@ from buildapi.www import hub
 from buildapi.www.connection import Sockets
 from buildapi.www.follow import Follower
 from buildapi.www.hub import Hub, ready
-from test.following import append, follow, of, text_of
+from test.www.follow.following import append, follow, of, text_of
 
 
 def test_many_follow_one_log(api: BuildAPI) -> None:

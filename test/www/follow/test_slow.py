@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from buildapi.service import BuildAPI
 from buildapi.testing import WebSocketClient, Wire, a_log, a_step, result_of
-from test.following import LINE, append, of, text_of
+from test.www.follow.following import LINE, append, of, text_of
 
 
 def test_a_slow_follower_makes_nothing_pile_up(

@@ -18,7 +18,7 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
-from test.following import AT_ONCE
+from test.www.follow.following import AT_ONCE
 
 # Of each of these there are some; the number says which.
 OBJECTS = st.integers(0, 3)

@@ -20,7 +20,7 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
-from test.following import AT_ONCE
+from test.www.follow.following import AT_ONCE
 
 
 def told(ws: WebSocketClient) -> list[str]:

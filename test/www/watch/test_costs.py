@@ -19,7 +19,7 @@ from buildapi.testing import (
     a_step,
     result_of,
 )
-from test.watching import Mirror, builderid_of
+from test.www.watch.watching import Mirror, builderid_of
 
 
 def read_by(

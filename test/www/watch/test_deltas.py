@@ -30,7 +30,7 @@ from buildapi.testing import (
     a_step,
     result_of,
 )
-from test.watching import Mirror, get
+from test.www.watch.watching import Mirror, get
 
 QUERIES = [
     "builds",

@@ -16,7 +16,7 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
-from test.watching import Mirror, refused
+from test.www.watch.watching import Mirror, refused
 
 
 @pytest.mark.parametrize(

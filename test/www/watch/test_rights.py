@@ -12,7 +12,7 @@ from buildapi.testing import (
     a_build,
     result_of,
 )
-from test.watching import TICK_S, Mirror, builderid_of, refused
+from test.www.watch.watching import TICK_S, Mirror, builderid_of, refused
 
 
 @dataclass(frozen=True)

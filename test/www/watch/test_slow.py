@@ -11,7 +11,7 @@ from buildapi.testing import (
     a_build,
     result_of,
 )
-from test.watching import Mirror, get
+from test.www.watch.watching import Mirror, get
 
 
 @pytest.mark.parametrize("slow", [None, "resume", "latest"])

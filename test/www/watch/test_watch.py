@@ -21,7 +21,7 @@ from buildapi.testing import (
     in_memory_api,
     result_of,
 )
-from test.watching import TICK_S, Mirror, get
+from test.www.watch.watching import TICK_S, Mirror, get
 
 
 def test_the_reply_is_what_a_get_answers(api: BuildAPI, ws: WebSocketClient) -> None:
