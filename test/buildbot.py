@@ -66,6 +66,8 @@ class Buildbot:
 
     def __init__(self, program: Path) -> None:
         self._program = str(program)
+        # The files of its web UI.
+        (self.ui,) = program.parents[1].glob("lib/python3*/site-packages/buildbot_www/static")
 
     def create(self, url: str) -> None:
         """Have a new master make the tables of an empty database."""
