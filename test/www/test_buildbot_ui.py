@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,8 @@ from test.kept import PATIENCE_S
 
 reactor: Any = the_reactor
 
+MANUAL = Path(__file__).parents[2] / "docs" / "buildbot-ui.md"
 TYPES = {".html": b"text/html", ".js": b"text/javascript", ".css": b"text/css"}
-# What the UI asks of its server before anything else.
-CONFIGURATION = {
-    "title": "Ours",
-    "titleURL": "",
-    "buildbotURL": "",
-    "multiMaster": False,
-    "auth": {"name": "NoAuth"},
-    "authz": {},
-    "avatar_methods": [],
-    "user": {"anonymous": True},
-    "versions": [],
-    "plugins": {},
-}
 # Two of its pages, which tell what they show whenever that is something else.
 BOTH = """
 <style> iframe { width: 1000px; height: 700px } </style>
@@ -53,6 +41,13 @@ BOTH = """
   }, 100);
 </script>
 """
+
+
+def configuration() -> str:
+    """Return what the manual says that the UI is to be told first."""
+    found = re.search(r"^```json\n(.*?)^```$", MANUAL.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
 
 
 class Seen(Resource):
@@ -125,7 +120,7 @@ async def test_its_pages_show_builds_and_follow_them(
     port: Any = api.port
     seen = Seen()
     front = Front(buildbot.ui, api.web.site.resource)
-    front.putChild(b"config", Page(json.dumps(CONFIGURATION), b"application/json"))
+    front.putChild(b"config", Page(configuration(), b"application/json"))
     front.putChild(b"both", Page(BOTH, b"text/html"))
     front.putChild(b"seen", seen)
     api.web.site.resource = front
