@@ -503,6 +503,7 @@ def test_a_bad_pattern_is_refused_at_once(patterns: Any) -> None:
             st.tuples(st.just("resume"), st.just(0)),
             st.tuples(st.just("forget"), st.integers(0, 3)),
         ),
+        min_size=10,
         max_size=40,
     ),
     st.integers(1, 5),

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildapi.service import BuildAPI
@@ -190,10 +190,13 @@ happenings = st.lists(
         st.tuples(st.just("slow"), st.booleans()),
         st.tuples(st.just("drop"), st.none()),
     ),
+    min_size=8,
     max_size=30,
 )
 
 
+# Each takes long, as it has many steps.
+@settings(max_examples=settings().max_examples // 2)
 @given(happenings)
 def test_each_line_comes_exactly_once_whatever_happens(actions: list[tuple[str, Any]]) -> None:
     """Appends, slowness, merged chunks, followers that come and go: text_of checks each frame."""

@@ -465,6 +465,7 @@ happenings = st.lists(
         st.tuples(st.just("slow"), st.booleans()),
         st.tuples(st.just("drop"), st.none()),
     ),
+    min_size=8,
     max_size=25,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
@@ -308,6 +308,8 @@ class Story:
             result_of(self._updates.finishBuild(ident, 0))
 
 
+# Each takes long, as it has many steps.
+@settings(max_examples=settings().max_examples // 2)
 @given(
     happenings,
     st.sampled_from(["builds/1/steps/s0", "builds/1", "buildsets/1"]),

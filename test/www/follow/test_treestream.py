@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from buildapi.data.gate import Gate, Restriction
 from buildapi.service import BuildAPI
 from buildapi.testing import (
     WebSocketClient,
-    Wire,
     a_build,
     a_log,
     a_step,
-    in_memory_api,
     result_of,
 )
-from test.www.follow.following import AT_ONCE
 
 
 def told(ws: WebSocketClient) -> list[str]:
@@ -221,42 +215,3 @@ def test_rights_that_vanish_end_a_stream(
 
     assert told(ws)[-1] == "error 403"
     assert "secret" not in told(ws)
-
-
-@given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 40))
-def test_every_line_of_a_build_comes_once(happenings: list[int], moment: int) -> None:
-    """Whatever its steps do before they end, and whenever it is followed."""
-    api = in_memory_api(AT_ONCE)
-    updates = api.data.updates
-    ws = WebSocketClient(Wire(api))
-    buildid = result_of(a_build(api))
-    steps: list[int] = []
-    ended: set[int] = set()
-    logs: list[int] = []
-    lines: list[str] = []
-    for number, happening in enumerate(happenings):
-        if number == moment:
-            begin(ws, "builds/1")
-        match happening:
-            case 0:
-                steps.append(result_of(a_step(api, f"s{number}", buildid)))
-            case 1 if steps:
-                end_step(api, steps[0])
-                ended.add(steps[0])
-            case 2 if steps and steps[-1] not in ended:
-                logs.append(result_of(a_log(api, name=f"l{number}", stepid=steps[-1])))
-            case 3 if logs:
-                result_of(updates.finishLog(logs.pop(0)))
-            case _ if logs:
-                line = f"{number} {logs[-1]}"
-                result_of(updates.appendLog(logs[-1], f"{line}\n"))
-                lines.append(line)
-    result_of(updates.finishBuild(buildid, 0))
-    if moment >= len(happenings):
-        begin(ws, "builds/1")
-
-    found = told(ws)
-    assert found.pop() == f"end {len(lines)}"
-    assert sorted(line for line in found if line[0].isdigit()) == sorted(lines)
-    words = Counter(line.partition(" ")[0] for line in found)
-    assert words["begin"] == words["finished"]

@@ -132,7 +132,7 @@ def make(api: BuildAPI, name: str, number: int, text: str) -> None:
 )
 @given(
     queries=st.lists(st.sampled_from(QUERIES), min_size=1, max_size=6, unique=True),
-    changes=st.lists(operations, min_size=1, max_size=12),
+    changes=st.lists(operations, min_size=3, max_size=12),
 )
 def test_what_a_client_has_is_what_a_get_answers(
     api: BuildAPI, queries: list[str], changes: list[tuple[str, int, str]]
