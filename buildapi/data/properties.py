@@ -141,9 +141,16 @@ class Property(Plain):
         query: Query,  # noqa: ARG003  filters and window are applied to what is returned
         context: Context,
     ) -> list[Row]:
-        """Return the properties; an empty list below a missing owner."""
+        """
+        Return the properties; an empty list below a missing owner.
+
+        As first stored, where a database knows that order; a server has none to rely on from page
+        to page, as it moves what is changed, so there it is that of the names.
+        """
         try:
             stored = _read(reader, pattern, bound, context)
         except NoSuchResource:
             return []
+        if reader.dialect.name != "sqlite":
+            stored.sort()
         return [{"name": n, "source": s, "value": valid_json(text)} for n, text, s in stored]
