@@ -21,7 +21,7 @@ LAYERS = (
     ("data.formfields", "data.forcefields", "db.compression"),
     ("settings", "data.gate", "db.tables", "db.chunks", "db.filelock", "db.hashes"),
     ("db.connect", "db.spelling"),
-    ("db.sqlite", "db.server"),
+    ("db.sqlite", "db.server", "db.pipeline"),
     ("db.postgresql", "db.mariadb"),
     ("db.systems",),
     ("db.*", "mq.*"),

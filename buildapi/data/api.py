@@ -354,7 +354,8 @@ class DataAPI:
                 return self._read(reader, ask, make, parts, few=False)
 
         small = ask.single or (limit is not None and limit <= PORTION)
-        answer = self.database.near(ask.shape, work, small=small)
+        only = (ask.plan.page, ask.params) if ask.single and ask.plan is not None else None
+        answer = self.database.near(ask.shape, work, small=small, all_of_it=only)
         if isinstance(answer, Deferred):
             answer.addErrback(_closed, parts)
         return answer

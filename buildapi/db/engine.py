@@ -3,8 +3,8 @@
 
 On an embedded database small reads run on the reactor thread under a budget of its time, which
 costs less than a hop to another thread; on a server they have a lane of threads for themselves, and
-a short time.  What exceeds that, and everything that is known to be large, runs in a lane for long
-lists; another is for the contents of logs.
+a short time, and what is one statement may need no thread.  What exceeds that, and everything that
+is known to be large, runs in a lane for long lists; another is for the contents of logs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from time import thread_time
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred, execute, fail, maybeDeferred
@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from buildapi.db import migrate
-from buildapi.db.connect import Reader, sentence
+from buildapi.db.connect import Answered, Compiled, Params, Reader, Rows, sentence
 from buildapi.db.contact import Contact
 from buildapi.db.groupcommit import Committed, GroupCommit
 from buildapi.db.readers import Lane, Readers
@@ -35,6 +35,9 @@ from buildapi.db.writer import Writer
 from buildapi.errors import CannotOpen, TooSlow, Unavailable
 from buildapi.settings import Database as DatabaseSettings
 from buildapi.settings import Events
+
+if TYPE_CHECKING:
+    from buildapi.db.pipeline import Pipeline
 
 T = TypeVar("T")
 
@@ -80,6 +83,7 @@ class Database:
         events: Events | None = None,
     ) -> None:
         self.settings = settings
+        self._quick_s = min(QUICK_S, settings.statement_timeout_s)
         self.connector = connector(
             settings.url, read_only=settings.read_only, busy_timeout_s=settings.busy_timeout_s
         )
@@ -102,6 +106,7 @@ class Database:
                 contact=contact,
             )
             self.writer = Writer(commits, deliver, from_thread, settings.max_queued_writes)
+        self._pipeline: Pipeline | None = None
         self._readers: Readers | None = None
         if from_thread is not None:
             self._readers = Readers(self.connector, from_thread, self._lanes(), contact)
@@ -123,7 +128,7 @@ class Database:
             f"the database took longer than {limit_s:g} seconds; ask for less, by filters or limit",
         )
         return [
-            Lane(QUICK, self.settings.quick_threads, min(QUICK_S, limit_s), TooLarge),
+            Lane(QUICK, self.settings.quick_threads, self._quick_s, TooLarge),
             Lane(LISTS, self.settings.reader_threads, limit_s, slow),
             Lane(LOGS, self.settings.log_threads, limit_s, slow),
             Lane(EVENTS, 1, limit_s, slow),
@@ -180,6 +185,8 @@ class Database:
         self._is_open = True
         if self._readers is not None:
             self._readers.start()
+            if self.settings.inline_reads:
+                self._pipeline = self.connector.pipeline(self._reactor, self._quick_s)
         if self.writer is not None:
             self.retention.start()
 
@@ -225,14 +232,20 @@ class Database:
         ).addCallback(lambda _: None)
 
     def near(
-        self, shape: Any, work: Callable[[Reader, bool], T], *, small: bool = False
+        self,
+        shape: Any,
+        work: Callable[[Reader, bool], T],
+        *,
+        small: bool = False,
+        all_of_it: tuple[Compiled, Params] | None = None,
     ) -> T | Deferred[T]:
         """
         Run ``work`` as near as it can be: on this thread, in the quick lane, or with the lists.
 
         work: gets a reader, and whether it has to be quick; if it finds then that there is more to
         read than a little, it raises TooLarge, and is called again elsewhere.
-        shape: as for ``inline``.  small: it is known to be little.
+        shape: as for ``inline``.  small: it is known to be little.  all_of_it: the one statement
+        that it runs, if it does no more: a server may be asked that by this thread.
         """
         try:
             return self.inline(shape, lambda reader: work(reader, True))
@@ -240,6 +253,21 @@ class Database:
             pass
         if self._readers is None or not small or self._inline is not None or self._in_exile(shape):
             return self.read(lambda reader: work(reader, False))
+        asked = None
+        if self._pipeline is not None and all_of_it is not None:
+            asked = self._pipeline.ask(*all_of_it)
+        if asked is None:
+            return self._quickly(shape, work)
+        return asked.addCallback(self._answered, shape, work)
+
+    def _answered(
+        self, rows: Rows | None, shape: Any, work: Callable[[Reader, bool], T]
+    ) -> T | Deferred[T]:
+        if rows is None:
+            return self._quickly(shape, work)
+        return work(Answered(rows, self.connector), True)
+
+    def _quickly(self, shape: Any, work: Callable[[Reader, bool], T]) -> Deferred[T]:
         quick = self.read(lambda reader: work(reader, True), QUICK)
         return quick.addErrback(self._not_quick, shape, work)
 
@@ -289,6 +317,8 @@ class Database:
         self._is_open = False
         self.retention.stop()
         # Reads first: a long text on its way into a log is cut in the pool, then written.
+        if self._pipeline is not None:
+            await self._pipeline.stop()
         if self._readers is not None:
             await self._readers.stop()
         self._close_inline()
@@ -299,6 +329,8 @@ class Database:
         self.connector.unlock()
 
     def _give_up(self, _: object) -> None:
+        if self._pipeline is not None:
+            self._pipeline.give_up()
         if self._readers is not None:
             self._readers.give_up()
         if self.writer is not None:

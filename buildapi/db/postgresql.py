@@ -8,7 +8,7 @@ text that it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import psycopg
@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from buildapi.db.connect import Params, Reader, compiled, sentence
+from buildapi.db.pipeline import Pipeline
 from buildapi.db.server import Server, WrittenByAnother
 from buildapi.errors import BadArgument, CannotOpen, Conflict, Unavailable
 
@@ -106,8 +107,17 @@ class PostgreSQL(Server):
         patient: bool,  # noqa: ARG002  readers wait for no locks
     ) -> Reader:
         """Open a connection that only reads; the server stops a query after ``limit_s``."""
+        return Reader(self._connect_to_read(limit_s), self)
+
+    def pipeline(self, reactor: Any, limit_s: float) -> Pipeline | None:
+        """Return what runs single statements without a thread."""
+        if not Pipeline.is_possible(reactor):
+            return None
+        return Pipeline(reactor, partial(self._connect_to_read, limit_s))
+
+    def _connect_to_read(self, limit_s: float) -> psycopg.Connection[Any]:
         limit = f"statement_timeout = {_milliseconds(limit_s)}"
-        return Reader(self._connect("default_transaction_read_only = on", limit), self)
+        return self._connect("default_transaction_read_only = on", limit)
 
     def _connect_to_write(self) -> Any:
         connection = self._connect(
