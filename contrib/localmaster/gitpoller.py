@@ -125,8 +125,10 @@ class Poller:
     async def _build(self, tip: str) -> None:
         updates, config = self._api.data.updates, self._config
         changes = await self._changes(tip)
+        # What is checked out has a name that says more than HEAD; a commit has none.
+        branch = (await self._git("rev-parse", "--abbrev-ref", config.branch)).strip()
         source: dict[str, Any] = {
-            "branch": config.branch,
+            "branch": branch or config.branch,
             "repository": str(config.repository.resolve()),
         }
 
@@ -138,7 +140,7 @@ class Poller:
                 tx,
                 waited_for=False,
                 scheduler=config.name,
-                reason=f"the branch {config.branch} has new commits",
+                reason=f"the branch {source['branch']} has new commits",
                 sourcestamps=[{**source, "revision": tip}],
                 properties={"scheduler": (config.name, "Scheduler")},
                 builderids=self._builderids,

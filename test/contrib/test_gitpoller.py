@@ -63,13 +63,15 @@ def poller(api: BuildAPI, reactor: Reactor, repository: Repository) -> Poller:
     return a_poller(api, reactor, repository)
 
 
-def a_poller(api: BuildAPI, reactor: Reactor, repository: Repository) -> Poller:
+def a_poller(
+    api: BuildAPI, reactor: Reactor, repository: Repository, branch: str = "main"
+) -> Poller:
     """Make a poller, as a start of the master does."""
     updates = api.data.updates
     builderid = result_of(updates.findBuilderId("checks"))
     schedulerid = result_of(updates.findSchedulerId("commits"))
     config = GitPoller(
-        name="commits", builder_names=("checks",), repository=repository.path, branch="main"
+        name="commits", builder_names=("checks",), repository=repository.path, branch=branch
     )
     return Poller(api, reactor, config, schedulerid, [builderid])
 
@@ -96,6 +98,20 @@ async def test_the_first_look_builds_the_newest_commit(
     assert [s["ssid"] for s in buildset["sourcestamps"]] == [change["sourcestamp"]["ssid"]]
     assert buildset["sourcestamps"][0]["revision"] == revision
     assert len(get(api, "buildrequests")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_checked_out_is_called_by_its_name(
+    api: BuildAPI, reactor: Reactor, repository: Repository
+) -> None:
+    """HEAD would say nothing in a list of builds; a commit that is checked out has no other."""
+    poller = a_poller(api, reactor, repository, "HEAD")
+    await poller.look()
+    repository.git("checkout", "--quiet", "--detach")
+    repository.commit("On no branch")
+    await poller.look()
+
+    assert [change["branch"] for change in get(api, "changes")] == ["main", "HEAD"]
 
 
 @pytest_twisted.ensureDeferred
