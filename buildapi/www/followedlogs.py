@@ -94,9 +94,13 @@ class FollowedLogs:
             kind = RawAnswer if raw else EventsAnswer if asked.wait_s is None else PageAnswer
             answer = kind(self._hubs, self._streams, request, ask, asked)
         except UnicodeDecodeError:
-            refuse(request, Failure(NoSuchPath("Invalid path: it is no UTF-8")))
+            self._refuse(request, Failure(NoSuchPath("Invalid path: it is no UTF-8")))
         except Exception:  # noqa: BLE001  every answer is ours, this one too
-            refuse(request, Failure())
+            self._refuse(request, Failure())
         else:
             Deferred.fromCoroutine(answer.sent(text.rpartition("/")[0])).addErrback(answer.fail)
         return NOT_DONE_YET
+
+    def _refuse(self, request: Any, failure: Failure) -> None:
+        self._position(request.responseHeaders)
+        refuse(request, failure)

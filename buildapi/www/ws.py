@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import orjson
 from twisted.internet.defer import Deferred
@@ -275,8 +275,10 @@ class Client:
         return Reply({"seq": stream.position}, pump.start)
 
     def _free_name(self, frame: dict[str, Any]) -> Sub:
-        """Return the name that a new stream gets; Conflict if there is one of it, or too many."""
-        sub = _sub(frame, "_id")
+        """Return the name of a new stream; Conflict if it is none, taken, or one too many."""
+        sub = frame.get("_id")
+        if not _is_sub(sub):
+            raise Conflict("this _id can't be the name of a stream: take a text or an integer")
         if sub in self._streams:
             raise Conflict(f"_id {sub} is the name of a stream already; choose another")
         self._check_room()
@@ -349,7 +351,10 @@ class Client:
             del self._streams[stream.sub]
 
     async def _unsubscribe(self, frame: dict[str, Any]) -> Reply:
-        stream = self._streams.pop(_sub(frame, "sub"), None)
+        sub = frame.get("sub")
+        if not _is_sub(sub):
+            raise BadRequest("Invalid method argument 'sub': a stream has a text or an integer")
+        stream = self._streams.pop(sub, None)
         if stream is None:
             raise BadRequest("Invalid method argument 'sub': there is no such stream here")
         stream.stop()
@@ -416,8 +421,5 @@ def _slow(frame: dict[str, Any]) -> Slow:
         raise BadRequest(f"Invalid method argument 'slow': it is one of {known}") from None
 
 
-def _sub(frame: dict[str, Any], name: str) -> int | str:
-    value = frame.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise BadRequest(f"Invalid method argument '{name}': a stream has a text or an integer")
-    return value
+def _is_sub(value: Any) -> TypeGuard[Sub]:
+    return isinstance(value, int | str) and not isinstance(value, bool)

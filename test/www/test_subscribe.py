@@ -128,8 +128,8 @@ def test_what_is_read_and_then_subscribed_is_everything(
         ({"topics": [5]}, 400),
         ({"topics": "a"}, 400),
         ({}, 400),
-        ({"topic": "a", "_id": [1]}, 400),
-        ({"topic": "a", "_id": True}, 400),
+        ({"topic": "a", "_id": [1]}, 409),
+        ({"topic": "a", "_id": True}, 409),
     ],
 )
 def test_what_cannot_be_subscribed_is_refused(

@@ -100,9 +100,6 @@ def test_what_is_wrong_is_told_in_buildbots_words(
         {"cmd": "followLog", "_id": 5, "logid": 1, "context": 1},
         {"cmd": "followLog", "_id": 5, "logid": 1, "streams": "x"},
         {"cmd": "followLog", "_id": 5, "logid": 1, "lines": 5},
-        {"cmd": "followLog", "_id": True, "logid": 1},
-        {"cmd": "followLog", "_id": [1], "logid": 1},
-        {"cmd": "followLog", "type": "x", "logid": 1},
         {"cmd": "unsubscribe", "_id": 5},
         {"cmd": "unsubscribe", "_id": 5, "sub": True},
         {"cmd": "unsubscribe", "_id": 5, "sub": 7},
@@ -116,6 +113,25 @@ def test_a_wrong_argument_is_named(ws: WebSocketClient, frame: dict[str, Any]) -
     assert reply["code"] == 400
     assert reply["error"].startswith("Invalid method argument '")
     assert reply["_id"] == frame.get("_id")
+
+
+@pytest.mark.parametrize("ident", [True, 1.5, [1], {}, None])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"cmd": "subscribe", "topic": "#"},
+        {"cmd": "watch", "path": "builds"},
+        {"cmd": "followLog", "logid": 1},
+        {"cmd": "follow", "path": "builds/1"},
+    ],
+)
+def test_what_is_no_text_or_integer_names_no_stream(
+    ws: WebSocketClient, frame: dict[str, Any], ident: Any
+) -> None:
+    """As little as what names another one."""
+    reply = replied(ws, {**frame, "_id": ident, "type": "x"})
+
+    assert (reply["code"], reply["_id"]) == (409, ident)
 
 
 @pytest.mark.parametrize(

@@ -332,12 +332,14 @@ def test_who_waits_too_long_for_a_log_gets_an_event(api: BuildAPI) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(api: BuildAPI, path: str, named: str) -> None:
-    """With the name of the argument."""
+    """With the name of the argument, and a position, as every answer has one."""
     result_of(a_log(api, "a\n"))
 
     answer = WebClient(api).get(f"/api/v2/logs/1/{path}".replace("/?", "?"))
 
     assert answer.status == 400
+    assert answer.headers["X-Seq"] == str(api.mq.last_seq)
+    assert "X-Event-Log" in answer.headers
     assert named in answer.json()["error"]
 
 
