@@ -8,7 +8,7 @@ master that listens, the call is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from buildapi.data.obedience import EVERYTHING, Obedience
 from buildapi.db.retention import DAY_S, trim
 from buildapi.db.tables import buildapi_control_audit, buildapi_control_keys
 from buildapi.db.transaction import Tx
-from buildapi.errors import BadQuery, BuildAPIError, Conflict, Forbidden
+from buildapi.errors import BadArgument, BadQuery, BuildAPIError, Conflict, Forbidden
 from buildapi.mq.bus import Bus
 from buildapi.mq.event import Event
 from buildapi.mq.listener import Listener
@@ -45,6 +45,14 @@ class Asked:
     params: Params
     identity: Identity
     key: str | None
+
+    def check(self) -> None:
+        """Raise BadArgument if it is no call at all."""
+        for name, text in (("path", self.path), ("action", self.action), ("key", self.key or "")):
+            if not isinstance(text, str):
+                raise BadArgument(f"{name}: a text is wanted")
+        if not isinstance(self.params, Mapping):
+            raise BadArgument("params: a mapping of names to values is wanted")
 
     def entry(self, characters: int) -> Entry:
         """Return its entry for the audit, with so many characters of long texts."""
@@ -136,13 +144,16 @@ class Control:
         if refusal is not None:
             raise Forbidden(refusal)
         most = self._settings.audit_page
-        if not 1 <= limit <= most:
+        if not isinstance(limit, int) or not 1 <= limit <= most:
             raise BadQuery(f"limit must be 1 to {most}, not {limit}")
+        if not isinstance(before, int | None):
+            raise BadQuery("before must be the id of a call")
         if self._data.database.identity is None:
             raise Conflict("this database is only read, and has no tables of ours: no audit either")
         return await self._data.database.read(lambda reader: audit.page(reader, limit, before))
 
     async def _called(self, asked: Asked) -> Any:
+        asked.check()
         entry = asked.entry(self._settings.audit_characters)
         try:
             return await self._carried_out(asked, entry)

@@ -92,6 +92,8 @@ def spelled(
     filters: ``{"complete": False, "number__gt": 3, "name": ["a", "b"]}``; an empty list is equal to
     nothing. Raises BadQuery for a value that no URL can spell.
     """
+    if filters is not None and not _is_named(filters):
+        raise BadQuery("filters: a mapping of names to values is wanted")
     found = {
         name: [_text(name, one) for one in _several(value)]
         for name, value in (filters or {}).items()
@@ -107,6 +109,10 @@ def spelled(
         if value is not None and (texts := [_text(name, one) for one in _several(value)]):
             found[name] = texts
     return found
+
+
+def _is_named(filters: Any) -> bool:
+    return isinstance(filters, Mapping) and all(isinstance(name, str) for name in filters)
 
 
 def _several(value: Any) -> Iterable[Any]:

@@ -104,6 +104,10 @@ class Router:
     def find(self, path: str | Sequence[Key]) -> Match:
         """Return what a path, given as text or as a sequence of elements, means."""
         if not isinstance(path, str):
+            if not isinstance(path, Sequence) or isinstance(path, bytes):
+                raise NoSuchPath(
+                    f"a path is a text or a sequence of elements, not {shown(repr(path))}"
+                )
             # A lone surrogate becomes an escape that is no UTF-8, and is refused as such.
             elements = (quote(str(e), safe="", errors="surrogatepass") for e in path)
             path = "/".join(elements)

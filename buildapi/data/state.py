@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from pydantic import Field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from buildapi.data.updates import JsonText, Updates, update
+from buildapi.data.values import is_text
 from buildapi.db.connect import Reader
 from buildapi.db.tables import object_state, objects
 from buildapi.db.transaction import Tx
-from buildapi.errors import NoSuchResource
+from buildapi.errors import BadArgument, NoSuchResource
 
 _MISSING: Any = object()
 
@@ -46,9 +47,14 @@ class State(Updates):
 
     def get(self, name: str, class_name: str, key: str, default: Any = _MISSING) -> Deferred[Any]:
         """Fire with the value; without one, with ``default``, or fail with NoSuchResource."""
+        words = {"name": name, "class_name": class_name, "key": key}
+        for parameter, word in words.items():
+            if not isinstance(word, str) or not is_text(word):
+                return fail(BadArgument(f"get: {parameter}: a text is wanted"))
+        storable = self.database.connector.STORES_NUL or not any("\0" in w for w in words.values())
 
         def read(reader: Reader) -> Any:
-            row = reader.first(_VALUE, {"name": name, "class_name": class_name, "key": key})
+            row = reader.first(_VALUE, words) if storable else None
             if row is not None:
                 return json.loads(row[0])
             if default is _MISSING:

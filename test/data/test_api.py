@@ -93,6 +93,11 @@ def test_an_element_of_a_path_may_contain_anything(api: BuildAPI) -> None:
         ("builders", {"limit": True}, BadQuery),
         ("builders", {"order": "tags"}, BadQuery),
         (("builders", 1), {"filters": {"name": "a"}}, BadQuery),
+        ("builders", {"filters": [("name", "a")]}, BadQuery),
+        ("builders", {"filters": {5: "a"}}, BadQuery),
+        (5, {}, NoSuchPath),
+        (b"builders", {}, NoSuchPath),
+        ({"builders"}, {}, NoSuchPath),
     ],
 )
 def test_every_failure_is_on_the_deferred(

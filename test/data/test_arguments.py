@@ -252,9 +252,9 @@ UPDATES: dict[str, Arguments] = {
     "masterStopped": {"name": TEXT, "masterid": ID},
     "expireMasters": {"forceHouseKeeping": FLAG},
     "set": {
-        "name": text(128),
-        "class_name": text(128),
-        "key": text(255),
+        "name": text(128, empty=False),
+        "class_name": text(128, empty=False),
+        "key": text(255, empty=False),
         "value": JSON,
     },
 }

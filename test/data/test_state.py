@@ -65,6 +65,22 @@ def test_what_does_not_fit_is_refused(api: BuildAPI, arguments: Any, named: str)
         result_of(api.state.set(*arguments))
 
 
+@pytest.mark.parametrize(
+    ("parameter", "wrong"), [("name", 5), ("class_name", ["b"]), ("key", "\udc80")]
+)
+def test_what_cannot_be_a_name_is_not_asked_for(api: BuildAPI, parameter: str, wrong: Any) -> None:
+    """A default does not hide that."""
+    words = {"name": "a", "class_name": "b", "key": "c", "default": None}
+
+    with pytest.raises(BadArgument, match=f"^get: {parameter}: "):
+        result_of(api.state.get(**{**words, parameter: wrong}))
+
+
+def test_nothing_is_remembered_by_a_name_that_cannot_be_stored(api: BuildAPI) -> None:
+    """Of a character that a database does not have."""
+    assert result_of(api.state.get("a\0", "b", "c", None)) is None
+
+
 def test_state_is_part_of_a_transaction(api: BuildAPI) -> None:
     """A poller remembers what it has seen with the change that it adds, or neither."""
 

@@ -15,7 +15,7 @@ from buildapi.data.audit import MINUTE_S, Entry
 from buildapi.data.gate import ANONYMOUS, MASTER, Gate, Identity
 from buildapi.db.retention import DAY_S, EVERY_S
 from buildapi.db.tables import REVISION, alembic_version, metadata, schedulers
-from buildapi.errors import BadQuery, CannotOpen, Forbidden, NoSuchAction, NoSuchPath
+from buildapi.errors import BadArgument, BadQuery, CannotOpen, Forbidden, NoSuchAction, NoSuchPath
 from buildapi.service import BuildAPI
 from buildapi.settings import Control, Database, Server, Settings
 from buildapi.testing import NOON, Answer, WebClient, a_build, in_memory_api, result_of
@@ -177,8 +177,24 @@ def test_a_page_in_process_has_the_same_limit() -> None:
     api = an_api_with(Control(audit_page=3))
     with pytest.raises(BadQuery, match="1 to 3"):
         entries(api, limit=4)
-    with pytest.raises(BadQuery, match="1 to 3"):
-        entries(api, limit=0)
+    for limit in (0, "1", 1.5, None):
+        with pytest.raises(BadQuery, match="1 to 3"):
+            entries(api, limit=limit)
+    with pytest.raises(BadQuery, match="before"):
+        entries(api, limit=1, before="1")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "wrong"),
+    [("path", ("builds", 1)), ("action", 5), ("params", ["reason"]), ("key", 5)],
+)
+def test_what_is_no_call_at_all_is_not_in_it(api: BuildAPI, parameter: str, wrong: Any) -> None:
+    """A mistake of the embedder's, which it is told of."""
+    call = {"path": "builds/1", "action": "stop", "params": {}, "identity": MASTER}
+
+    with pytest.raises(BadArgument, match=f"^{parameter}: "):
+        result_of(api.control.call(**{**call, parameter: wrong}))
+    assert entries(api) == []
 
 
 def test_who_may_not_control_may_not_read_it(api: BuildAPI, web: WebClient) -> None:
