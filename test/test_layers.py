@@ -31,7 +31,7 @@ LAYERS = (
     ("data.api",),
     ("data.reach",),
     ("data.contents",),
-    ("data.views",),
+    ("data.views", "data.waking"),
     ("data.watch", "data.readings"),
     ("data.watches", "data.outcomes"),
     ("data.deeds", "data.control"),

@@ -21,6 +21,7 @@ from buildapi.data.api import DataAPI, Gathered
 from buildapi.data.contents import Pair, content
 from buildapi.data.fetch import Fetched
 from buildapi.data.views import View
+from buildapi.data.waking import Waking
 from buildapi.db.groupcommit import Committed
 from buildapi.errors import BadQuery, NoSuchResource, Unavailable
 
@@ -63,13 +64,15 @@ class Readings:
     """
     Reads views, one after the other.
 
-    most_bytes: what the rows of a view may have.  ``count``: how often something was read.
+    waking: wakes who watches a view that has been read.  most_bytes: what the rows of a view may
+    have.  ``count``: how often something was read.
     """
 
-    def __init__(self, data: DataAPI, clock: IReactorTime, most_bytes: int) -> None:
+    def __init__(self, data: DataAPI, clock: IReactorTime, waking: Waking, most_bytes: int) -> None:
         self.count = 0
         self._data = data
         self._clock = clock
+        self._waking = waking
         self._most_bytes = most_bytes
         self._queue: deque[View] = deque()
         self._going = False
@@ -187,7 +190,7 @@ class Readings:
         missed, view.missed = view.missed, None
         again = view.waiting or (missed is not None and not view.has(missed))
         view.current = not again
-        view.wake()
+        self._waking.wake(view.watches)
         for waiter in waiting:
             waiter.callback(None)
         if again:

@@ -90,11 +90,6 @@ class View:
         # A batch without events has the position of the one before it.
         return self.seq > committed.seq or (self.seq == committed.seq and bool(committed.events))
 
-    def wake(self) -> None:
-        """Tell who watches that there is something new."""
-        for watch in list(self.watches):
-            watch.wake()
-
     def fail(self, failure: Failure) -> None:
         """End all who watch."""
         for watch in list(self.watches):

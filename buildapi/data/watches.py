@@ -25,6 +25,7 @@ from buildapi.data.gate import MASTER, Identity, Restriction
 from buildapi.data.reach import Reach
 from buildapi.data.readings import Readings
 from buildapi.data.views import Asked, View
+from buildapi.data.waking import Waking
 from buildapi.data.watch import Watch
 from buildapi.db.groupcommit import Committed
 from buildapi.errors import BadQuery, BadRequest, Conflict, Gone, NoSuchResource, Stopping
@@ -46,7 +47,8 @@ class Watches:
         self._views: dict[Any, View] = {}
         self._watches: dict[Watch, None] = {}
         self._restrictions: dict[Identity, Restriction | None] = {}
-        self._readings = Readings(data, clock, limits.watch_bytes)
+        self._waking = Waking(clock)
+        self._readings = Readings(data, clock, self._waking, limits.watch_bytes)
         self._ticking: IDelayedCall | None = None
         self._closed = False
 
@@ -114,6 +116,7 @@ class Watches:
         for watch in list(self._watches):
             watch.close()
         self._readings.close()
+        self._waking.close()
 
     def _join(self, watch: Watch) -> View:
         asked = self._asked(*watch.asks, watch.identity)
@@ -185,10 +188,10 @@ class Watches:
         self._restrictions = {i: it for i, it in self._restrictions.items() if i in known}
         self._heed_rights()
         self._readings.go_on()
-        for watch in list(self._watches):
+        for watch in self._watches:
             watch.overdue = watch.overdue or watch.idle
             watch.idle = True
-            watch.wake()
+        self._waking.wake(self._watches)
 
     def _published(self) -> int:
         return self._data.totals.published
