@@ -12,10 +12,11 @@ Following all logs of a step, a build or a buildset, as one stream: the command 
     {"sub": 1, "end": {"steps": 1, "logs": 1, "num_lines": 9, "complete": true}}
 
 ``offset``, ``grep``, ``context`` and ``streams`` mean for each log what they mean for a followed
-one; a log that begins later is told from its first line. Steps come in order as they begin, a line
-after the ``begin`` of its log and before its ``finished``, and that before its step's. Logs of one
-step, and the builds of a buildset, are told side by side. A log that was never finished is told up
-to the end of its build; its ``finished`` has ``"complete": false`` then.
+one; a log that begins later is told from its first line. Steps come in order as they begin: when
+they are started, or else with their first log. A line comes after the ``begin`` of its log and
+before its ``finished``, and that before its step's. Logs of one step, and the builds of a buildset,
+are told side by side. A log that was never finished is told up to the end of its build; its
+``finished`` has ``"complete": false`` then.
 
 A log may be made when its step has ended. Whoever follows the build or the buildset is told of it
 like of any other, between its ``begin`` and its ``finished``, but behind the ``finished`` of its
@@ -233,14 +234,16 @@ class TreeStream:
         number = row["number"]
         over = row["complete"] or build_complete
         told = self._steps.get(row["stepid"])
-        if self._stopped or (told is None and row["started_at"] is None and not over):
-            return False
         if told is None:
+            # Not every master says when a step starts; what writes a log has.
+            begun = over or row["started_at"] is not None or await self._logs(row)
+            if self._stopped or not begun:
+                return False
             told = self._steps[row["stepid"]] = _Told(self._offset if at_start else 0)
             self._send({"begin": row})
         while not told.ended or number in late:
             late.discard(number)
-            logs = await self._get(("steps", row["stepid"], "logs"))
+            logs = await self._logs(row)
             self._begin_logs(told, logs, build_complete)
             told.ended = over and (build_complete or all(log["complete"] for log in logs))
             if not told.ended:
@@ -250,6 +253,9 @@ class TreeStream:
             told.finished = True
             self._send({"finished": row})
         return True
+
+    def _logs(self, step: Row) -> Deferred[list[Row]]:
+        return self._get(("steps", step["stepid"], "logs"))
 
     def _begin_logs(self, told: _Told, logs: list[Row], build_complete: bool) -> None:
         for log in logs:

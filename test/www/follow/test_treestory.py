@@ -26,6 +26,7 @@ OBJECTS = st.integers(0, 3)
 happenings = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["step", "finish_step", "log", "finish_log"]), OBJECTS),
+        st.tuples(st.just("step_without_start"), OBJECTS),
         st.tuples(st.sampled_from(["late_log", "build", "finish_build", "compress"]), OBJECTS),
         st.tuples(st.sampled_from(["hang_up", "unsubscribe"]), st.none()),
         st.tuples(st.just("append"), st.integers(1, 60)),
@@ -139,6 +140,13 @@ class Story:
             buildid = running[which % len(running)]
             stepid = result_of(a_step(self.api, f"s{len(self._steps)}", buildid))
             self._steps[stepid] = buildid
+
+    def step_without_start(self, which: int) -> None:
+        """Make a step, and never say that it starts."""
+        if running := self._open("build", self._builds):
+            buildid = running[which % len(running)]
+            made = self._updates.newStep(buildid, f"s{len(self._steps)}")
+            self._steps[result_of(made)[0]] = buildid
 
     def log(self, which: int) -> None:
         """Make a log of a step that runs."""

@@ -130,6 +130,21 @@ def test_a_step_is_told_alone(api: BuildAPI, ws: WebSocketClient) -> None:
     ]
 
 
+def test_a_step_that_was_not_started_begins_with_its_first_log(
+    api: BuildAPI, ws: WebSocketClient
+) -> None:
+    """Its master never says when; a step without logs has not begun before its end."""
+    buildid = result_of(a_build(api))
+    for name in ("one", "two", "three"):
+        result_of(api.data.updates.newStep(buildid, name))
+    result_of(a_log(api, "a\n", stepid=1))
+    begin(ws, "builds/1")
+    result_of(a_log(api, "b\n", stepid=2, finished=True))
+
+    begun = ["begin step one", "begin log stdio", "a"]
+    assert told(ws) == [*begun, "begin step two", "begin log stdio", "b", "finished log stdio"]
+
+
 def test_what_was_never_finished_ends_with_its_build(api: BuildAPI, ws: WebSocketClient) -> None:
     """Its master was killed, perhaps."""
     result_of(a_log(api, "a\n"))
