@@ -353,7 +353,9 @@ class DataAPI:
             with parts:
                 return self._read(reader, ask, make, parts, few=False)
 
-        small = ask.single or (limit is not None and limit <= PORTION)
+        # A whole list on a server may turn out to be short; one that does not is known for a while.
+        perhaps = ask.plan is not None and ask.plan.has_seq
+        small = perhaps or ask.single or (limit is not None and limit <= PORTION)
         only = (ask.plan.page, ask.params) if ask.single and ask.plan is not None else None
         answer = self.database.near(ask.shape, work, small=small, all_of_it=only)
         if isinstance(answer, Deferred):

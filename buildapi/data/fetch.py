@@ -11,7 +11,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from buildapi.data.forcefields import ForceScheduler
@@ -21,7 +21,7 @@ from buildapi.data.query import EVERYTHING, Query
 from buildapi.data.router import Match, Route
 from buildapi.data.schema import Resource
 from buildapi.data.sql import Plan, Row, Shape, params_of, plan, shape_of
-from buildapi.db.connect import Params, Reader
+from buildapi.db.connect import Compiled, Params, Reader
 from buildapi.db.engine import TooLarge
 from buildapi.db.eventlog import newest
 from buildapi.errors import CorruptValue, NoSuchResource
@@ -132,14 +132,16 @@ def fetched(  # what reading depends on
         parts.append(make(rows[:1]))
         return None, rows[0][-1] if ask.plan.has_seq else None
     limit, count = ask.query.limit, 0
-    at_once = limit is not None and limit <= PORTION
-    if at_once and ask.plan.has_seq and (found := _in_one_statement(reader, ask.plan, ask, totals)):
+    page, at_once = (ask.plan.page, ask.params), limit is not None and limit <= PORTION
+    if few and ask.plan.has_seq and not at_once:
+        page, at_once = _beginning(reader, ask), True
+    if at_once and ask.plan.has_seq and (found := _in_one_statement(reader, ask, page, totals)):
         rows, total = found
         parts.append(make(rows))
         return total, rows[0][-1]
     with reader.snapshot():
         seq = newest(reader) if logged else None
-        portions = reader.portions(ask.plan.page, ask.params, PORTION, few=at_once)
+        portions = reader.portions(*page, PORTION, few=at_once)
         with contextlib.closing(portions):
             for rows in portions:
                 if few and count:
@@ -156,8 +158,14 @@ def _one(reader: Reader, plan: Plan, ask: Ask) -> Portion:
     return rows
 
 
+def _beginning(reader: Reader, ask: Ask) -> tuple[Compiled, Params]:
+    """Return what reads a list that may be short: by a row too many it shows if it is not."""
+    limited = plan(replace(ask.shape, limited=True), reader.dialect)
+    return limited.page, {**ask.params, "limit": PORTION + 1}
+
+
 def _in_one_statement(
-    reader: Reader, plan: Plan, ask: Ask, totals: Totals | None
+    reader: Reader, ask: Ask, page: tuple[Compiled, Params], totals: Totals | None
 ) -> tuple[Portion, int] | None:
     """
     Read a page that tells its position, and its total; None if that has to be counted.
@@ -165,10 +173,13 @@ def _in_one_statement(
     A statement sees one state of the database: it needs no transaction, which a server would have
     to be told to begin and to end.
     """
-    rows = reader.run_all(plan.page, ask.params)
+    assert ask.plan is not None  # noqa: S101  the caller looked
+    rows = reader.run_all(*page)
     if not rows:
         return None
-    total = _known_total(plan, ask, len(rows), rows[0][-1], totals)
+    if len(rows) > PORTION:
+        raise TooLarge
+    total = _known_total(ask.plan, ask, len(rows), rows[0][-1], totals)
     return None if total is None else (rows, total)
 
 

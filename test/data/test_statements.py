@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Column
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
-from buildapi.data.api import ROUTER
+from buildapi.data import fetch
+from buildapi.data.api import ROUTER, rows_of
 from buildapi.data.builddata import BuildData, value_of
 from buildapi.data.fetch import Plain
 from buildapi.data.logchunks import LogChunk, raw_log
 from buildapi.data.query import MOST_CONTAINED, MOST_VALUES
 from buildapi.data.router import Route
 from buildapi.db import tables
-from buildapi.db.engine import Database
+from buildapi.db.engine import Database, TooLarge
 from buildapi.service import BuildAPI
 from buildapi.testing import result_of
 from buildapi.testing.memory import DATABASE
@@ -331,6 +332,32 @@ def test_a_page_on_a_server_is_one_statement(
     assert (begin, commit) == (api.data.database.connector.BEGIN_SNAPSHOT, "COMMIT")
     assert "count(*)" in total
     assert ask(limit=1) == [first], "the total is remembered"
+
+
+@ON_SERVERS
+def test_a_whole_list_that_is_short_is_one_statement(
+    api: BuildAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its total and its position; of one that is not, a row too many is read, and no more."""
+    for author in ("alice", "bob", "carol"):
+        result_of(api.data.updates.addChange(author=author))
+    ask, database = api.data.understood("changes", "offset=1"), api.data.database
+    found: list[Any] = []
+
+    def read() -> Deferred[Any]:
+        assert database._here is not None
+        parts: list[Any] = []
+        found.append(api.data._read(database._here, ask, rows_of(ask), parts, few=True))
+        return succeed(None)
+
+    assert len(sent_to_server(database, read)) == 1
+    ((rows,), total, seq) = found.pop()
+    assert [row["author"] for row in rows] == ["bob", "carol"]
+    assert (total, seq) == (3, api.seq())
+
+    monkeypatch.setattr(fetch, "PORTION", 1)
+    with pytest.raises(TooLarge):
+        sent_to_server(database, read)
 
 
 @pytest.mark.systems("postgresql")
