@@ -167,7 +167,8 @@ def plan(shape: Shape, dialect: sa.Dialect) -> Plan:
     page = sa.select(*(columns or [sa.literal_column("1")])).select_from(source).where(*where)
     if not shape.single:
         page = page.order_by(*_order(shape, narrowing))
-        if shape.limited and shape.skipping and dialect.name == "postgresql":
+        far = shape.limited and shape.skipping and dialect.name == "postgresql"
+        if far and (isinstance(source, sa.Join) or _has_subselects(cells)):
             page = page.where(_in_window(page, shape))
         else:
             page = _windowed(page, shape)
@@ -190,11 +191,16 @@ def _windowed(page: sa.Select[Any], shape: Shape) -> sa.Select[Any]:
     return page
 
 
+def _has_subselects(cells: Cells) -> bool:
+    nodes = (node for _, column in cells for node in sa.sql.visitors.iterate(column))
+    return any(isinstance(node, sa.ScalarSelect) for node in nodes)
+
+
 def _in_window(page: sa.Select[Any], shape: Shape) -> Condition:
     """
     Return the condition that a row is on the page.
 
-    PostgreSQL makes the sub-selects of every row that it skips; of the ids it makes nothing else.
+    PostgreSQL makes the joins and sub-selects of every row that it skips; of ids there are none.
     """
     ident = shape.resource.row_key()
     shown = _windowed(page.with_only_columns(ident), shape).correlate(None).scalar_subquery()
