@@ -19,7 +19,7 @@ Each handler looks at the call on the reactor's thread, where it may wait and re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -219,13 +219,16 @@ class Deeds:
         scheduler = self._data.forceschedulers.get(name)
         if scheduler is None:
             raise NoSuchResource(f"there is no force scheduler {name}")
-        wanted = validate(scheduler, call.params, owner=call.identity.name)
         found = await self._data.get(
             "builders",
             filters={"name": list(scheduler.builder_names)},
             fields=["builderid", "name", "projectid"],
             identity=call.identity,
         )
+        # A builder that may not be seen is called unknown, however it is asked for.
+        visible = replace(scheduler, builder_names=tuple(row["name"] for row in found))
+        wanted = validate(visible, call.params, owner=call.identity.name)
+        found = [row for row in found if row["name"] in wanted.builder_names]
         if wanted.builderid is not None:
             found = [row for row in found if row["builderid"] == wanted.builderid]
             if not found:

@@ -38,6 +38,7 @@ from buildapi.data.formfields import (
     field_row,
     full_name,
     leaves,
+    shown,
 )
 from buildapi.errors import BadSettings, FieldErrors
 
@@ -47,7 +48,10 @@ SOURCE = "Force Build Form"
 ANONYMOUS = "anonymous"
 """The owner of what nobody in particular asks for."""
 
-_BUILDER = Int(name="builderid", default=None)
+# What nobody has declared: which builders, and who asks.
+_OTHERS = {"builderid", "builderNames", "owner"}
+# A script whose variable is empty does not mean every builder.
+_BUILDER = Text(name="builderid", required=True)
 # Where pydantic's own words are about Python.
 _WRONG = {"missing": "it must be given", "unexpected_keyword_argument": "there is no such option"}
 _IDENTIFIER = re.compile(r"[a-zA-Z_-][a-zA-Z0-9._-]*")
@@ -129,7 +133,7 @@ class ForceScheduler:
             raise ValueError(f"{self.name!r} is no identifier, as in build-all_2.0")
         _check_one_text("username", self.username)
         _check_one_text("reason", self.reason)
-        seen = {"builderid", "owner"}
+        seen = set(_OTHERS)
         for name, field in leaves(self.groups):
             if not field.name:
                 raise ValueError(f"a field of type {field.type} has no name")
@@ -183,11 +187,13 @@ class ForceRequest:
     """
     What a valid form asks for.
 
-    builderid: the one builder to build on; None: all of the scheduler's.
+    builder_names: the builders to build on, all of them the scheduler's.
+    builderid: the one of them; None: all.
     properties: values by name, ``reason`` and ``owner`` among them; their source is SOURCE.
     sourcestamps: ``{codebase, branch, project, repository, revision}``, one for each codebase.
     """
 
+    builder_names: tuple[str, ...]
     builderid: int | None
     owner: str
     reason: str
@@ -214,8 +220,10 @@ def validate(
     form = _Form(params)
     if owner == ANONYMOUS:
         owner = form.username(replace(scheduler.username, name="username"))
+    names, builderid = form.builders(scheduler)
     request = ForceRequest(
-        builderid=form.builderid(),
+        builder_names=names,
+        builderid=builderid,
         owner=owner,
         reason=form.read(replace(scheduler.reason, name="reason")),
         priority=form.priority(replace(scheduler.priority, name="priority")),
@@ -272,10 +280,23 @@ class _Form:
         self.limit("username", found, _LONGEST_USERNAME)
         return found
 
-    def builderid(self) -> int | None:
-        """Return the id of the builder, or None if it was not posted."""
-        found: int | None = self.read(_BUILDER)
-        return found
+    def builders(self, scheduler: ForceScheduler) -> tuple[tuple[str, ...], int | None]:
+        """Return the names of the builders that are wanted, and the id of the one, if posted."""
+        offered, named = scheduler.builder_names, self.posted.get("builderNames")
+        if named is not None:  # then an id does not count
+            wanted = tuple(name for name in offered if isinstance(named, list) and name in named)
+            if not wanted:
+                self.wrong["builderNames"] = "This should be a list of builders that the form has."
+            return wanted, None
+        text = None if self.posted.get("builderid") is None else self.read(_BUILDER)
+        if text is None:
+            return offered, None
+        try:
+            return offered, Int().parse(text)
+        except ValueError:
+            if text not in offered:
+                self.wrong["builderid"] = f"{scheduler.name} cannot force builder {shown(text)}."
+            return (text,), None
 
     def priority(self, field: Int) -> int:
         """Return how urgent the requests are."""

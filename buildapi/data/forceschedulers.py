@@ -27,7 +27,8 @@ class ForceSchedulers(Plain):
     one = ("forceschedulers/i:schedulername",)
     many = ("forceschedulers", "builders/:builderid/forceschedulers")
     actions = {
-        "force": "Ask for builds.  Parameters: builderid, owner, reason and the form's fields.  "
+        "force": "Ask for builds.  Parameters: builderid (or the builder's name) or builderNames "
+        "(a list; without both all of the form's builders), reason and the form's fields.  "
         "Result: [bsid, {builderid: buildrequestid}]."
     }
 

@@ -93,7 +93,7 @@ class _Input(_Field):
         if self.maxsize is not None and len(text) > self.maxsize:
             raise ValueError(f"{self.title!r} may have {self.maxsize} characters, not {len(text)}.")
         if self.regex is not None and not re.match(self.regex, text):
-            raise ValueError(f"{_shown(text)} does not match {self.regex}.")
+            raise ValueError(f"{shown(text)} does not match {self.regex}.")
         return self.parse(text)
 
 
@@ -130,9 +130,9 @@ class Int(_Input):
         try:
             number = values.integer(text)
         except ValueError:
-            raise ValueError(f"{_shown(text)} is not an integer.") from None
+            raise ValueError(f"{shown(text)} is not an integer.") from None
         if not values.SMALLEST <= number <= values.LARGEST:
-            raise ValueError(f"{_shown(text)} is beyond 64 bits.")
+            raise ValueError(f"{shown(text)} is beyond 64 bits.")
         return number
 
 
@@ -148,7 +148,7 @@ class Bool(_Input):
         try:
             return values.boolean(text)
         except ValueError:
-            raise ValueError(f"{_shown(text)} is neither true nor false.") from None
+            raise ValueError(f"{shown(text)} is neither true nor false.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Choice(_Input):
     def parse(self, text: str) -> str:
         """Return the text, if it is one of the choices or need not be."""
         if self.strict and text not in self.choices:
-            raise ValueError(f"{_shown(text)} is none of: {', '.join(self.choices)}.")
+            raise ValueError(f"{shown(text)} is none of: {', '.join(self.choices)}.")
         return text
 
     def _absent(self) -> Any:
@@ -188,7 +188,7 @@ class UserName(_Input):
         # Word by word: a search for the whole pattern takes quadratic time on a long text.
         words = _BESIDE_EMAIL.split(text)
         if self.need_email and not any(map(_EMAIL.fullmatch, words)):
-            raise ValueError(f"{_shown(text)} has no e-mail address, as in Jo <jo@example.org>.")
+            raise ValueError(f"{shown(text)} has no e-mail address, as in Jo <jo@example.org>.")
         return text
 
 
@@ -286,6 +286,7 @@ def _text(value: object) -> str:
     return text
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return what was posted, for a sentence about it: not all of it, if it is long."""
     longest = 60
     return repr(text if len(text) <= longest else f"{text[:longest]}…")

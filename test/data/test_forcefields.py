@@ -194,6 +194,7 @@ def test_an_empty_form_asks_for_the_defaults() -> None:
     assert request.buildset_reason == "A build was forced by '': left running"
     assert request.priority == 0
     assert request.builderid is None
+    assert request.builder_names == FORCE.builder_names
     assert request.sourcestamps == [
         {"codebase": "", "branch": "", "project": "", "repository": "", "revision": ""}
     ]
@@ -217,6 +218,56 @@ def test_a_scheduler_may_have_no_codebase() -> None:
 def test_one_builder_can_be_chosen(builder: object) -> None:
     """Browsers post its id as text, scripts as a number, and some as a list of one."""
     assert validate(FORCE_CB, {"builderid": builder}).builderid == 7
+
+
+@pytest.mark.parametrize("builder", ["b", ["b"]])
+def test_a_builder_can_be_called_by_its_name(builder: object) -> None:
+    """As in a path."""
+    request = validate(a_scheduler(builder_names=("a", "b")), {"builderid": builder})
+
+    assert request.builder_names == ("b",)
+    assert request.builderid is None
+
+
+@pytest.mark.parametrize("builder", ["nosuch", "7.0", True])
+def test_a_builder_that_the_form_does_not_have_is_refused(builder: object) -> None:
+    """By its name; whose id it is, the database says."""
+    assert list(wrong(FORCE_CB, builderid=builder)) == ["builderid"]
+
+
+@pytest.mark.parametrize("builder", ["", " ", []])
+def test_an_empty_builder_is_not_all_of_them(builder: object) -> None:
+    """A script whose variable is empty would start every build that there is."""
+    assert list(wrong(FORCE_CB, builderid=builder)) == ["builderid"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (None, ("a", "b", "c")),
+        (["b"], ("b",)),
+        (["c", "a", "a", "nosuch", 7, None], ("a", "c")),
+    ],
+)
+def test_several_builders_can_be_chosen(names: object, wanted: tuple[str, ...]) -> None:
+    """By name, in one build set; what is no builder of the form does not count."""
+    form = a_scheduler(builder_names=("a", "b", "c"))
+
+    assert validate(form, {"builderNames": names}).builder_names == wanted
+
+
+def test_several_builders_win_over_one() -> None:
+    """Buildbot looks at the id only if there are no names."""
+    request = validate(FORCE_CB, {"builderNames": ["variety"], "builderid": 1})
+
+    assert request.builder_names == ("variety",)
+    assert request.builderid is None
+
+
+@pytest.mark.parametrize("names", [[], ["nosuch"], "variety", 7, {"variety": 1}, [["variety"]]])
+def test_names_of_no_builder_are_refused(names: object) -> None:
+    """Whoever asks for some of the builders must never get all of them."""
+    assert list(wrong(FORCE_CB, builderNames=names)) == ["builderNames"]
 
 
 def test_who_is_logged_in_is_the_owner() -> None:
@@ -369,6 +420,7 @@ JSON = st.recursive(
 )
 NAMES = (
     "builderid",
+    "builderNames",
     "username",
     "reason",
     "priority",

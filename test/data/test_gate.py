@@ -308,8 +308,12 @@ def test_a_hidden_builder_cannot_be_forced(api: BuildAPI) -> None:
 
     assert [one["builder_names"] for one in seen(api, "forceschedulers", ANONYMOUS)] == [["open"]]
     assert list(forced("both")[1]) == ["1"]
-    with pytest.raises(FieldErrors, match="builderid: both cannot force builder 2"):
-        forced("both", builderid=SECRET)
+    for builder in (SECRET, "secret"):
+        with pytest.raises(FieldErrors, match=f"builderid: both cannot force builder {builder!r}"):
+            forced("both", builderid=builder)
+    assert list(forced("both", builderNames=["open", "secret"])[1]) == ["1"]
+    with pytest.raises(FieldErrors, match="builderNames: "):
+        forced("both", builderNames=["secret"])
     for name in ("secret", "none"):
         with pytest.raises(Conflict, match="none of the builders"):
             forced(name)

@@ -490,9 +490,14 @@ def test_force_makes_requests(web: WebClient) -> None:
 
 
 @pytest.mark.usefixtures("forcing")
-def test_force_of_one_builder_makes_one_request(web: WebClient) -> None:
-    """By its id."""
-    assert result(web.call("/api/v2/forceschedulers/force", "force", builderid=2)) == [1, {"2": 1}]
+@pytest.mark.parametrize(
+    "chosen",
+    [{"builderid": 2}, {"builderid": "docs"}, {"builderNames": ["docs"]}],
+    ids=["id", "name", "names"],
+)
+def test_force_of_one_builder_makes_one_request(web: WebClient, chosen: dict[str, Any]) -> None:
+    """By its id, its name, or a list of names."""
+    assert result(web.call("/api/v2/forceschedulers/force", "force", **chosen)) == [1, {"2": 1}]
 
 
 def test_every_wrong_field_of_a_form_is_named(forcing: BuildAPI, web: WebClient) -> None:
@@ -505,13 +510,15 @@ def test_every_wrong_field_of_a_form_is_named(forcing: BuildAPI, web: WebClient)
 
 
 @pytest.mark.usefixtures("forcing")
-@pytest.mark.parametrize("builderid", [3, 99])
-def test_a_builder_of_another_form_is_named_like_a_field(web: WebClient, builderid: int) -> None:
+@pytest.mark.parametrize("builderid", [3, 99, "secret"])
+def test_a_builder_of_another_form_is_named_like_a_field(
+    web: WebClient, builderid: int | str
+) -> None:
     """It stands in the form too."""
     answer = web.call("/api/v2/forceschedulers/force", "force", builderid=builderid)
 
     assert code(answer) == (400, -32602)
-    wrong = f"force cannot force builder {builderid}."
+    wrong = f"force cannot force builder {builderid!r}."
     assert answer.json()["error"]["message"] == {"builderid": wrong}
 
 
