@@ -68,6 +68,8 @@ PLACES = {
     " UNION SELECT 'builders', b.id, 'workers', w.name FROM builders b, workers w",
 }
 # What a form may be filled in with, each wrong now and then.
+# Lists of builders to force; both forms have the first.
+BUILDERS = (["runtests"], ["nosuch", "runtests", 7], ["nosuch"], [], "runtests", None)
 VALUES: dict[str, Sequence[Any]] = {
     "word": ("abc", "é", "", "ABC", ["abc"], "abc\n", " "),
     "count": (3, "4", "x", "", "1_0", " 7 ", "-1", ["5"], "0x1"),
@@ -161,7 +163,9 @@ class Calls:
             params[name] = self.one(VALUES[name])
         if self.chance(0.5):
             # Buildbot lets a form force builders that are not its own.
-            params["builderid"] = self.one((self._builderid, str(self._builderid)))
+            params["builderid"] = self.one((self._builderid, str(self._builderid), "runtests"))
+        if self.chance(0.2):
+            params["builderNames"] = self.one(BUILDERS)
         category = "rpc-force-errors"
         if self.chance(0.1):
             category = "rpc-wrong-types"
