@@ -36,20 +36,22 @@ from buildapi.mq.topic import split_key
 from buildapi.settings import Limits
 from buildapi.www import envelope
 from buildapi.www.eventstream import EventStream, EventStreams
+from buildapi.www.telling import Telling
 
 _BLOCK = b'event: event\ndata: {"key":%b,"message":%b}\n\n'
 _COMMANDS = ("listen", "add", "remove")
 
 
 class Ears:
-    """The paths of one stream.  most: how many there may be."""
+    """The paths of one stream."""
 
-    def __init__(self, data: DataAPI, bus: Bus, identity: Identity, most: int) -> None:
+    def __init__(self, data: DataAPI, bus: Bus, identity: Identity, limits: Limits) -> None:
         self.stream: EventStream | None = None
         self._data = data
         self._bus = bus
         self._identity = identity
-        self._most = most
+        self._most = limits.subscriptions
+        self._telling = Telling(bus, self._tell, limits.subscription_messages)
         self._listeners: dict[str, Listener] = {}
 
     @property
@@ -63,7 +65,7 @@ class Ears:
             return
         if len(self._listeners) >= self._most:
             raise Conflict(f"a stream can have {self._most} paths, not more")
-        self._listeners[path] = self._bus.listen_keys(path, self._tell)
+        self._listeners[path] = self._bus.listen_keys(path, self._telling.hear)
 
     def remove(self, path: str) -> None:
         """Listen to a path no more."""
@@ -71,12 +73,14 @@ class Ears:
         if listener is None:
             raise NotFound("consumer is not listening to this event")
         listener.close()
+        self._telling.now()
 
     def close(self) -> None:
         """Listen to nothing."""
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        self._telling.forget()
 
     def _tell(self, key: str, event: Event) -> None:
         if self.stream is not None and self._data.gate.sees(self._identity, event):
@@ -101,7 +105,7 @@ class Listen(Resource):
         self._data = data
         self._bus = bus
         self._streams = streams
-        self._most = limits.subscriptions
+        self._limits = limits
 
     def render(self, request: Any) -> Any:
         """Answer a request."""
@@ -119,7 +123,7 @@ class Listen(Resource):
 
     def _listen(self, request: Any, path: str) -> int:
         uuid = str(uuid4())
-        ears = Ears(self._data, self._bus, ANONYMOUS, self._most)
+        ears = Ears(self._data, self._bus, ANONYMOUS, self._limits)
         ears.stream = self._streams.begin(request, partial(self._over, uuid, ears))
         self.ears[uuid] = ears
         ears.stream.send(b"event: handshake\ndata: %b\n\n" % uuid.encode())

@@ -53,6 +53,7 @@ from buildapi.settings import Limits
 from buildapi.www.hub import Hubs
 from buildapi.www.logstream import LogStream, integer
 from buildapi.www.pump import Out, Pump, Sub
+from buildapi.www.telling import Telling
 from buildapi.www.treestream import TreeStream
 from buildapi.www.watch import WatchStream
 
@@ -115,6 +116,7 @@ class Client:
         self._watches = watches
         self.identity: Identity = ANONYMOUS
         self._consumers: dict[str, Listener] = {}
+        self._telling = Telling(bus, self._tell, limits.subscription_messages)
         self._streams: dict[Sub, Streaming] = {}
         self._closed = False
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[Reply]]] = {
@@ -162,6 +164,7 @@ class Client:
         for stream in list(self._streams.values()):
             stream.stop()
         self._consumers.clear()
+        self._telling.forget()
         self._streams.clear()
 
     def send(self, frame: dict[str, Any]) -> None:
@@ -290,10 +293,10 @@ class Client:
             self._check_room()
             if is_dotted(path):
                 self._consumers[path] = self._bus.listen(
-                    path, lambda event: self._tell(event.topic, event)
+                    path, lambda event: self._telling.hear(event.topic, event)
                 )
             else:
-                self._consumers[path] = self._bus.listen_keys(path, self._tell)
+                self._consumers[path] = self._bus.listen_keys(path, self._telling.hear)
         return Reply({})
 
     async def _stop_consuming(self, frame: dict[str, Any]) -> Reply:
@@ -302,6 +305,8 @@ class Client:
         if listener is None:
             raise BadRequest(f"path was not consumed '{path}'")
         listener.close()
+        # Nothing more of it comes after the reply.
+        self._telling.now()
         return Reply({})
 
     async def _follow_log(self, frame: dict[str, Any]) -> Reply:
