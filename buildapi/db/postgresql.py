@@ -35,7 +35,8 @@ _FORBIDDEN = "42501"
 # What libpq says of a statement that it does not send.
 _TOO_MANY = "number of parameters must be between"
 _INTERRUPTED = "57014"
-_WRONG_DATA = "22"
+# Of another form than the column's, or larger than an index or a row can be.
+_WRONG_DATA = ("22", "54")
 _NOT_ALLOWED_DATA = "23"
 
 _SIZES = (

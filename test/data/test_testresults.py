@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -74,6 +75,24 @@ def test_one_wrong_test_result_refuses_all(
         result_of(api.data.updates.addTestResults(builderid, setid, [RESULT, result]))
 
     assert result_of(api.data.get(("test_result_sets", setid, "results"))) == []
+
+
+@pytest.mark.parametrize("part", ["test_name", "test_code_path"])
+def test_a_name_is_stored_whole_or_refused(
+    api: BuildAPI, builderid: int, setid: int, part: str
+) -> None:
+    """PostgreSQL has no room in its index for more than 2.7 kB that can't be compressed."""
+    name = "".join(map(chr, random.Random(1).sample(range(0x4E00, 0x9000), 1_000)))
+    storing = api.data.updates.addTestResults(builderid, setid, [{part: name, "value": "1"}])
+    if api.database.connector.dialect.name == "postgresql":
+        with pytest.raises(BadArgument, match="cannot store it: index row size 3"):
+            result_of(storing)
+        expected = []
+    else:
+        expected = [name]
+
+    shown = get(api, "test_result_sets", setid, "results")
+    assert [row[part] for row in shown] == expected
 
 
 def test_test_results_go_into_an_open_set_of_their_builder(
