@@ -57,7 +57,8 @@ class Socket(WebSocketServerProtocol):
     def onConnect(self, request: Any) -> None:
         """Refuse pages of other origins: they could read what a logged-in user may see."""
         if request.origin and not self.factory.admits(request):
-            raise ConnectionDeny(403, "this origin is not allowed")
+            settings = "server.base_url and server.allowed_origins"
+            raise ConnectionDeny(403, f"this origin is not allowed; see {settings}")
         try:
             self.leave = self.factory.admission.enter(self.transport.getPeer())
         except BuildAPIError as error:

@@ -123,6 +123,15 @@ def test_pages_of_other_origins_are_refused(headers: dict[str, str], status: int
     assert WebSocketClient(Wire(api), headers=headers).status == status
 
 
+def test_a_refused_page_is_told_which_settings_decide(api: BuildAPI) -> None:
+    """Behind a proxy that nobody has told the server of, it is the first that people see."""
+    wire = Wire(api)
+    wire.slow = True
+    WebSocketClient(wire, headers={"Origin": "https://ci.example.org", "Host": "ci.example.org"})
+
+    assert b"server.base_url and server.allowed_origins" in wire._written
+
+
 def test_a_page_of_the_known_address_is_ours() -> None:
     """Whatever the proxy calls us; the path is no part of an origin."""
     server = Server(base_url="https://ci.example.org/buildapi/")
