@@ -237,11 +237,11 @@ class TreeStream:
         if told is None:
             # Not every master says when a step starts; what writes a log has.
             begun = over or row["started_at"] is not None or await self._logs(row)
-            if self._stopped or not begun:
+            if not begun or self._stopped:
                 return False
             told = self._steps[row["stepid"]] = _Told(self._offset if at_start else 0)
             self._send({"begin": row})
-        while not told.ended or number in late:
+        while not self._stopped and (not told.ended or number in late):
             late.discard(number)
             logs = await self._logs(row)
             self._begin_logs(told, logs, build_complete)
