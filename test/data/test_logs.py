@@ -194,11 +194,13 @@ def test_a_complete_log_takes_no_more(api: BuildAPI, logid: int) -> None:
     assert contents(api, logid) == (0, "")
 
 
-def test_lone_surrogates_become_question_marks(api: BuildAPI, logid: int) -> None:
-    """Output is decoded with surrogateescape here and there; a line must not be lost for that."""
-    result_of(api.data.updates.appendLog(logid, "o\udcff\n"))
+def test_no_character_is_a_reason_to_lose_a_line(api: BuildAPI, logid: int) -> None:
+    """Output is decoded with surrogateescape here and there; a NUL is a byte like any other."""
+    append = api.data.updates.appendLog
+    result_of(append(logid, "o\udcff\0\n"))
+    result_of(api.data.transaction(lambda tx: append.within(tx, logid, "o\udcff\0\n")))
 
-    assert contents(api, logid) == (0, "o?\n")
+    assert contents(api, logid) == (0, "o?\0\no?\0\n")
 
 
 def test_what_failed_is_not_counted(api: BuildAPI, logid: int) -> None:
