@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,11 @@ def test_that_needs_something() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with this suite's conftest.py and what it loads, and one test, which is skipped."""
-    for path in Path(__file__).parent.glob("[!_]*.py"):
-        if not path.name.startswith("test_"):
-            (tmp_path / path.name).write_text(path.read_text())
-    (tmp_path / "test_skipping.py").write_text(SKIPPING)
+    """A project with this suite's set-up and helpers, and one test, which is skipped."""
+    suite = tmp_path / "test"
+    unwanted = shutil.ignore_patterns("test_*", "reference", "__pycache__")
+    shutil.copytree(Path(__file__).parent, suite, ignore=unwanted)
+    (suite / "test_skipping.py").write_text(SKIPPING)
     return tmp_path
 
 

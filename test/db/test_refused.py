@@ -393,7 +393,8 @@ async def test_a_buildbot_database_gets_our_tables_and_indexes_only_on_demand(
     assert schema(url) == before
     database = await opening(url=url)
     await database.close()
-    assert {table: schema(url)[table] for table in before} == before
+    after = schema(url)
+    assert {table: after[table] for table in before} == before
     assert set(add_indexes(Settings(url=url))) == {index.name for index in indexes}
     assert add_indexes(Settings(url=url)) == []
     again = await opening(url=url)
