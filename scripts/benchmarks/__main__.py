@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one short round: about a minute and a half (else eight)",
+        help="one short round: five minutes (else five long ones: most of an hour)",
     )
     chapters = "these chapters; default: all"
     parser.add_argument("--only", nargs="+", choices=CHAPTERS, help=chapters)
