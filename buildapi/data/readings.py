@@ -24,9 +24,8 @@ from buildapi.data.views import View
 from buildapi.data.waking import Waking
 from buildapi.db.groupcommit import Committed
 from buildapi.errors import BadQuery, NoSuchResource, Unavailable
+from buildapi.mq.rest import TURN_S
 
-# After so much time spent reading on the reactor's thread, it is somebody else's turn.
-SLICE_S = 0.005
 # A view rests so many times as long as its read took: one that is slow does not read all the time.
 REST = 3
 # How many reads may be under way in threads; others read, too.
@@ -129,7 +128,7 @@ class Readings:
         began = self._clock.seconds()
         while self._queue and self._away < READS_AT_ONCE:
             spent = self._clock.seconds() - began
-            if spent > SLICE_S:
+            if spent > TURN_S:
                 # As long for others as for watches.
                 self._call_later(spent, self._resume)
                 return

@@ -13,10 +13,7 @@ from collections.abc import Iterable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from buildapi.data.views import Watcher
-
-# So long some are woken before it is the turn of others; fewer than MANY take no time.
-TURN_S = 0.005
-MANY = 20
+from buildapi.mq.rest import MANY, TURN_S
 
 
 class Waking:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# Fewer are told at once, whenever something comes.
+# Fewer are told at once, whenever something comes, and take no time.
 MANY = 20
 # The rest is so many times as long as telling them took, but not longer than half a glance.
 TIMES = 3
 MOST_S = 0.05
-# So long some are told before others have a turn of the reactor.
+# So long the reactor tells some, wakes watches or reads for them before it is the turn of others.
 TURN_S = 0.005
 
 

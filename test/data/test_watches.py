@@ -10,9 +10,10 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from buildapi.data.contents import NOTHING, Content, Delta, content
-from buildapi.data.readings import REST, RETRY_S, SLICE_S
+from buildapi.data.readings import REST, RETRY_S
 from buildapi.data.watch import Watch
 from buildapi.errors import Stopping, Unavailable
+from buildapi.mq.rest import TURN_S
 from buildapi.service import BuildAPI
 from buildapi.testing import a_build, result_of
 
@@ -172,13 +173,13 @@ def test_a_database_that_is_busy_is_asked_again(
 
 def test_a_slow_view_rests_between_its_reads(api: BuildAPI, slow: SlowReads, buildid: int) -> None:
     """Some times as long as one took: it must not read all the time."""
-    slow.at_once, slow.costs_s = True, SLICE_S / 2
+    slow.at_once, slow.costs_s = True, TURN_S / 2
     watch = result_of(watched(api, f"builds/{buildid}"))
     for number in range(5):
         set_state(api, buildid, str(number))
     resting = slow.made
     slow.costs_s = 0
-    api.reactor.advance(REST * SLICE_S)
+    api.reactor.advance(REST * TURN_S)
 
     assert (resting, slow.made) == (1, 2)
     assert state(watch) == "4"
@@ -191,12 +192,12 @@ def test_many_views_take_turns_with_everybody_else(
     slow.at_once = True
     for number in range(10):
         result_of(watched(api, f"builds?offset={number}"))
-    made, slow.costs_s = slow.made, SLICE_S
+    made, slow.costs_s = slow.made, TURN_S
     set_state(api, buildid, "new")
     at_once = slow.made - made
     slow.costs_s = 0
     for _ in range(10):
-        api.reactor.advance(10 * SLICE_S)
+        api.reactor.advance(10 * TURN_S)
 
     assert at_once < 10
     assert slow.made - made == 10
